@@ -1,0 +1,1 @@
+"""A local language model inside a MoFA agent's own process."""

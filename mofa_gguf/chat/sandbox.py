@@ -1,0 +1,364 @@
+"""Jinja's immutable sandbox as chat templates expect it, with a meter built into the code.
+
+The environment equals the one Hugging Face's ``apply_chat_template`` documents (trimmed blocks,
+loop controls, ``generation`` tags, ``raise_exception``, ``strftime_now``, a ``tojson`` that does
+not escape HTML); see https://huggingface.co/docs/transformers/chat_templating_writing.
+
+What is added is cost control (:mod:`mofa_gguf.chat.limits`): :class:`_MeteredCode`, a subclass of
+Jinja's code generator, writes calls to the meter into the Python code a template becomes. A thread
+cannot be killed and a tracer would slow every rendering down tenfold; code that counts its own
+steps needs neither, and stops at the same place every time.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import threading
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.compiler import CodeGenerator, CompilerExit, Frame
+from jinja2.ext import Extension, loopcontrols
+from jinja2.filters import make_attrgetter
+from jinja2.parser import Parser
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
+from jinja2.utils import Namespace
+from markupsafe import Markup
+
+from mofa_gguf.chat import guards
+from mofa_gguf.chat.limits import Meter
+
+
+class Refusal(jinja2.TemplateError):
+    """What ``raise_exception`` raises inside a template."""
+
+
+class _MeteredCode(CodeGenerator):
+    """Writes the meter's calls between the lines of a compiled template.
+
+    ``environment.tick()`` gives None, so ``(environment.tick() or x)`` is x with a step counted.
+    """
+
+    def blockvisit(self, statements: Any, frame: Frame) -> None:
+        try:
+            self.writeline("pass")
+            for statement in statements:
+                self.writeline("environment.tick()")
+                self.visit(statement, frame)
+        except CompilerExit:
+            pass
+
+    def visit_Output(self, node: nodes.Output, frame: Frame) -> None:
+        n_chars = sum(len(part.data) for part in node.find_all(nodes.TemplateData))
+        if n_chars:
+            self.writeline(f"environment.spend({n_chars})")
+        super().visit_Output(node, frame)
+
+    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
+        self.write("(environment.tick() or ")
+        super().visit_Compare(node, frame)
+        self.write(")")
+
+    def visit_Test(self, node: nodes.Test, frame: Frame) -> None:
+        self.write("(environment.tick() or ")
+        super().visit_Test(node, frame)
+        self.write(")")
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
+        self.write("environment.joined((")
+        for part in node.nodes:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write("))")
+
+    def visit_List(self, node: nodes.List, frame: Frame) -> None:
+        self._made(super().visit_List, node, frame)
+
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
+        self._made(super().visit_Dict, node, frame)
+
+    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:
+        if node.ctx == "load":
+            self._made(super().visit_Tuple, node, frame)
+        else:
+            super().visit_Tuple(node, frame)
+
+    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:
+        if isinstance(node.arg, nodes.Const):
+            super().visit_Getitem(node, frame)
+        else:
+            self._made(super().visit_Getitem, node, frame)
+
+    def _made(self, visit: Callable[[Any, Frame], None], node: nodes.Node, frame: Frame) -> None:
+        self.write("environment.made(")
+        visit(node, frame)
+        self.write(")")
+
+
+class _GenerationTag(Extension):
+    """``{% generation %}`` marks what the assistant wrote, for training; here it is passed through.
+
+    Its body has a scope of its own, like the body of a call block.
+    """
+
+    tags = {"generation"}  # noqa: RUF012 - the shape Jinja's base class asks for
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("body"), [], [], body).set_lineno(line)
+
+    def body(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+class _SafeNamespace(Namespace):
+    """``namespace(...)`` without underscore names, which could reach into Python objects."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        self, *rest = args
+        values = dict(*rest, **kwargs)
+        for name in values:
+            _check_namespace_name(name)
+        Namespace.__init__(self, values)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_namespace_name(name)
+        Namespace.__setitem__(self, name, value)
+
+    def __repr__(self) -> str:
+        # Not its contents: namespaces inside namespaces could make that endless.
+        return "<Namespace>"
+
+
+def _check_namespace_name(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"a namespace attribute may not be named {name!r}")
+
+
+class _DictFactory:
+    """``dict(...)`` and ``dict.fromkeys(...)``, without the type object behind them."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*args)
+
+
+class _BoundedFormatter(SandboxedFormatter):
+    """``str.format`` whose fields are weighed before they become text."""
+
+    def __init__(self, environment: ChatEnvironment) -> None:
+        super().__init__(environment)
+        self._environment = environment
+
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        self._environment.meter.weigh(value)
+        return super().convert_field(value, conversion)
+
+    def format_field(self, value: Any, format_spec: str) -> Any:
+        guards.check_format_spec(format_spec)
+        self._environment.meter.weigh(value)
+        text = super().format_field(value, format_spec)
+        self._environment.spend(len(text))
+        return text
+
+
+class ChatEnvironment(ImmutableSandboxedEnvironment):
+    """The environment one chat template is compiled in.
+
+    Rendering happens inside ``with environment.metered(meter)``; several threads may render at
+    once, each with its own meter.
+    """
+
+    code_generator_class = _MeteredCode
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def __init__(self, *, now: Callable[[], datetime]) -> None:
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[_GenerationTag, loopcontrols],
+            finalize=self._output,
+        )
+        self._local = threading.local()
+        self.filters["tojson"] = self._tojson
+        self.filters["sum"] = self._sum
+        for name, function in list(self.filters.items()):
+            self.filters[name] = self._metered_filter(name, function)
+        del self.globals["lipsum"]  # random text, of any length
+        self.globals.update(
+            dict=_DictFactory(),
+            namespace=_SafeNamespace,
+            raise_exception=_raise_exception,
+            strftime_now=lambda format: now().strftime(format),
+        )
+
+    @property
+    def meter(self) -> Meter:
+        """The running rendering's meter; AttributeError outside of one.
+
+        Jinja tries to compute constant expressions while it compiles. The error makes it leave
+        them for the rendering, where they are metered.
+        """
+        meter: Meter = self._local.meter
+        return meter
+
+    @contextmanager
+    def metered(self, meter: Meter) -> Iterator[None]:
+        """Charge everything the calling thread renders to ``meter``."""
+        self._local.meter = meter
+        try:
+            yield
+        finally:
+            del self._local.meter
+
+    # Called by compiled templates.
+
+    def tick(self) -> None:
+        """One step."""
+        self._local.meter.tick()
+
+    def spend(self, n_chars: int) -> None:
+        """Text of the template's own is put out."""
+        self._local.meter.spend(n_chars)
+
+    def made(self, value: Any) -> Any:
+        """A value was made; gives it back."""
+        meter = self._local.meter
+        if isinstance(value, (str, bytes, list, tuple, dict)):
+            meter.spend(meter.weigh(value))
+        elif isinstance(value, types.GeneratorType):
+            return self._metered_items(value)
+        else:
+            meter.tick()
+        return value
+
+    def joined(self, parts: tuple[Any, ...]) -> str:
+        """``a ~ b ~ c``."""
+        meter = self._local.meter
+        meter.spend(sum(meter.weigh(part) for part in parts))
+        return "".join([str(part) for part in parts])
+
+    def _output(self, value: Any) -> Any:
+        meter = self.meter
+        meter.spend(meter.weigh(value))
+        return value
+
+    def _metered_items(self, items: Iterator[Any]) -> Iterator[Any]:
+        for item in items:
+            self._local.meter.tick()
+            yield item
+
+    # Hooks of Jinja's sandbox.
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        meter = self._local.meter
+        if operator == "+":
+            if isinstance(left, str) and isinstance(right, str):
+                meter.spend(len(left) + len(right))
+                return left + right
+            return self.made(left + right)
+        if operator == "*":
+            guards.check_times(meter, left, right)
+        elif operator == "**":
+            guards.check_power(left, right)
+        elif isinstance(left, (str, bytes)):
+            guards.check_format(meter, str(left), right)
+        return self.made(super().call_binop(context, operator, left, right))
+
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        meter = self._local.meter
+        meter.tick()
+        if isinstance(function, types.BuiltinFunctionType):
+            guards.check_method(meter, function, args, kwargs)
+        return self.made(super().call(context, function, *args, **kwargs))
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        if super().wrap_str_format(value) is None:
+            return None
+        text, name = value.__self__, value.__name__
+        formatter = _BoundedFormatter(self)
+
+        def bounded_format(*args: Any, **kwargs: Any) -> str:
+            if isinstance(text, Markup):
+                raise jinja2.exceptions.SecurityError("markup cannot be formatted")
+            if name == "format_map":
+                (kwargs,) = args
+                args = ()
+            return formatter.vformat(text, args, kwargs)
+
+        return bounded_format
+
+    # Filters.
+
+    def _metered_filter(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        guard = guards.FILTER_GUARDS.get(name)
+        # Jinja hands some filters its environment or context in front of the value.
+        first = 0 if getattr(function, "jinja_pass_arg", None) is None else 1
+
+        @functools.wraps(function)
+        def metered(*args: Any, **kwargs: Any) -> Any:
+            meter = self.meter
+            meter.tick()
+            if guard is not None:
+                guard(meter, *args[first:], **kwargs)
+            elif name in guards.SLOW_FILTERS:
+                guards.check_slow(meter, name, args[first])
+            return self.made(function(*args, **kwargs))
+
+        return metered
+
+    def _tojson(
+        self,
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        """JSON as Hugging Face templates expect it: not escaped for HTML, unlike Jinja's own."""
+        encoder = json.JSONEncoder(
+            ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        )
+        if indent is None and separators is None:
+            return encoder.encode(value)
+        # Piece by piece: indentation of deep values can outgrow the value by far.
+        pieces = []
+        for piece in encoder.iterencode(value):
+            self.spend(len(piece))
+            pieces.append(piece)
+        return "".join(pieces)
+
+    def _sum(self, values: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
+        """Jinja's ``sum``, step by step: Python's own adds lists in one quadratic go."""
+        if attribute is not None:
+            values = map(make_attrgetter(self, attribute), values)
+        total = start
+        for value in values:
+            total = self.made(total + value)
+        return total
+
+
+def _raise_exception(message: Any = "") -> None:
+    raise Refusal(str(message))
+
+
+def render(
+    environment: ChatEnvironment,
+    template: jinja2.Template,
+    variables: Mapping[str, object],
+    meter: Meter,
+) -> str:
+    """Render a compiled template. Raises whatever the template raises, unchanged."""
+    with environment.metered(meter):
+        # Template.render would rewrite the traceback of every error, at a high price.
+        return "".join(template.root_render_func(template.new_context(dict(variables))))

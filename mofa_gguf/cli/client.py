@@ -1,0 +1,94 @@
+"""The model a command talks to: named on the command line, or chosen by the config file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from mofa_gguf.cli.errors import CommandError
+
+if TYPE_CHECKING:
+    from mofa_gguf.host import LLMClient
+
+MODEL_HELP = (
+    "A .gguf file, a checkpoint folder, a hub id (org/name[:Q4_K_M]) or 'demo'. "
+    "Without it, the config file's default provider."
+)
+
+# typer reads these annotations at run time, where Python 3.10 is the oldest.
+ModelOption = Annotated[
+    Optional[str], typer.Option("--model", "-m", metavar="MODEL", help=MODEL_HELP)  # noqa: UP045
+]
+ConfigOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--config", "-c", metavar="FILE", help="A config file (mofa.toml, .yaml, .json)."),
+]
+ProviderOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--provider", "-p", metavar="NAME", help="A provider of the config file."),
+]
+ContextOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--n-ctx", min=1, help="Tokens of context, with MODEL."),
+]
+GpuLayersOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--n-gpu-layers", metavar="N|all|auto", help="Layers on the GPU, with MODEL."),
+]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which model, as the command line says it."""
+
+    model: str | None = None
+    config: Path | None = None
+    provider: str | None = None
+    n_ctx: int | None = None
+    n_gpu_layers: str | None = None
+
+
+def open_client(choice: Choice) -> LLMClient:
+    """A client for the chosen model; converting or downloading it first shows progress.
+
+    Raises CommandError when the command line contradicts itself, and the errors of the rooms below.
+    """
+    from mofa_gguf.host import LLMClient, load_provider
+
+    if choice.model is None:
+        if choice.n_ctx is not None or choice.n_gpu_layers is not None:
+            raise CommandError(
+                "--n-ctx and --n-gpu-layers go with a model named on the command line; "
+                "name one, or set them in the config file"
+            )
+        return LLMClient(load_provider(choice.config, name=choice.provider))
+    if choice.config is not None or choice.provider is not None:
+        raise CommandError("name either a model, or a config file and its provider, not both")
+    return LLMClient(_provider(choice.model, choice))
+
+
+def _provider(model: str, choice: Choice) -> Any:
+    from mofa_gguf import GGUFConfig, GGUFProvider
+    from mofa_gguf.cli.progress import progress_view
+    from mofa_gguf.store import resolve
+
+    options: dict[str, Any] = {}
+    if choice.n_ctx is not None:
+        options["n_ctx"] = choice.n_ctx
+    if choice.n_gpu_layers is not None:
+        text = choice.n_gpu_layers
+        options["n_gpu_layers"] = int(text) if text.lstrip("-").isdigit() else text
+    config = GGUFConfig(model=model, **options)
+    # Only to show progress: the provider then finds the same file in the cache.
+    with progress_view() as progress:
+        resolve(
+            config.model,
+            cache_dir=config.cache_dir,
+            quantization=config.quantization,
+            offline=config.offline,
+            progress=progress,
+        )
+    return GGUFProvider(config)

@@ -1,0 +1,81 @@
+"""The ``mofa-gguf`` command.
+
+Only typer is imported here and at the top of the command modules; each command imports what it
+needs when it runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mofa_gguf.cli import (
+    ask,
+    chat,
+    convert,
+    demo,
+    doctor,
+    embed,
+    inspect,
+    providers,
+    pull,
+)
+from mofa_gguf.cli.errors import reported
+
+
+class _ReportingGroup(TyperGroup):
+    """Runs a command and turns its errors into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with reported():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    name="mofa-gguf",
+    cls=_ReportingGroup,
+    help="A local language model inside a MoFA agent's own process.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from mofa_gguf import __version__
+
+        typer.echo(f"mofa-gguf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show what the library and llama.cpp log.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    from mofa_gguf.cli.output import set_up_logging
+
+    set_up_logging(verbose=verbose)
+
+
+for _module in (demo, convert, chat, ask, embed, inspect, pull, providers, doctor):
+    app.command(_module.NAME)(_module.run)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    try:
+        app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="mofa-gguf")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0

@@ -1,0 +1,88 @@
+"""Where commands write: tables for people, JSON for programs, logs to standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+# Without a terminal a table has no width to respect, and nothing should be cut.
+_NO_TERMINAL_WIDTH = 1_000
+
+
+def console(*, error: bool = False) -> Console:
+    """A console on standard output, or on standard error."""
+    from rich.console import Console
+
+    stream = sys.stderr if error else sys.stdout
+    width = None if stream.isatty() else _NO_TERMINAL_WIDTH
+    return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+def print_json(value: Any) -> None:
+    """Write a value as JSON."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_json_line(value: Any) -> None:
+    """Write a value as one line of JSON."""
+    print(json.dumps(value, ensure_ascii=False))
+
+
+def facts_table(rows: list[tuple[str, str]]) -> Table:
+    """A table of names and what they are."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    return table
+
+
+def columns_table(*titles: str, right: tuple[str, ...] = ()) -> Table:
+    """A table with titled columns; those in ``right`` hold numbers."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in titles:
+        table.add_column(title, justify="right" if title in right else "left", overflow="fold")
+    return table
+
+
+def size(n_bytes: float) -> str:
+    """Bytes for people, in powers of 1000: "4.5 MB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
+
+
+def count(number: float) -> str:
+    """A number for people: "3.9 M", "7.2 B"."""
+    for unit in ("", " K", " M", " B"):
+        if number < 1000:
+            return f"{number:.0f}" if not unit else f"{number:.1f}{unit}"
+        number /= 1000
+    return f"{number:.1f} T"
+
+
+def set_up_logging(*, verbose: bool) -> None:
+    """Send the library's log to standard error: warnings, or everything."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger("mofa_gguf")
+    root.handlers[:] = [handler]
+    root.propagate = False
+    root.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    if not verbose:
+        # What llama.cpp warns of is seldom the user's business, and its errors are in ours.
+        logging.getLogger("mofa_gguf.llama_cpp").setLevel(logging.CRITICAL)

@@ -1,0 +1,140 @@
+"""A checkpoint's JSON files, read with bounds, and typed access to config.json.
+
+Nothing in these files is believed: a wrong number in a model's header can end the process inside
+llama.cpp, so every value is checked for its type and range where it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from mofa_gguf.convert.errors import CheckpointError
+
+MAX_JSON_BYTES = 64 * 1024 * 1024
+"""No JSON file of a checkpoint that is read through here is larger (an index of shards is a few MB)."""
+_MAX_INT32 = 2**31 - 1
+
+
+def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> object:
+    """The value in a JSON file. Raises CheckpointError if it is absent, too large or no JSON."""
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise CheckpointError(path, "is no regular file")
+        if size > max_bytes:
+            raise CheckpointError(path, f"has {size} bytes; at most {max_bytes} are read")
+        text = path.read_bytes().decode("utf-8")
+        return json.loads(text)
+    except FileNotFoundError as error:
+        raise CheckpointError(path, "is missing") from error
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read ({error.strerror})") from error
+    except RecursionError as error:
+        raise CheckpointError(path, "is nested too deeply") from error
+    except ValueError as error:
+        raise CheckpointError(path, f"is no valid JSON ({error})") from error
+
+
+def read_json_object(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, object]:
+    """Like :func:`read_json`, for a file that must hold an object."""
+    value = read_json(path, max_bytes=max_bytes)
+    if not isinstance(value, dict):
+        raise CheckpointError(path, "does not hold a JSON object")
+    return value
+
+
+class Config:
+    """Values of config.json (or of an object inside it) by name, each checked when it is asked for.
+
+    Several names may be given where versions of transformers use different ones: the first that
+    is present and not null counts. Without a ``default`` the value must be there. Everything that
+    does not fit raises CheckpointError with the file, the name and what was expected.
+    """
+
+    def __init__(self, values: Mapping[str, object], path: Path, *, prefix: str = "") -> None:
+        self.values = values
+        self.path = path
+        self._prefix = prefix
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.values.get(name) is not None
+
+    def fail(self, name: str, problem: str) -> CheckpointError:
+        """The error to raise for the value called ``name``."""
+        return CheckpointError(self.path, f"{self._prefix}{name} {problem}")
+
+    def _find(self, names: tuple[str, ...]) -> tuple[str, object]:
+        for name in names:
+            value = self.values.get(name)
+            if value is not None:
+                return name, value
+        return names[0], None
+
+    def integer(
+        self,
+        *names: str,
+        default: int | None = None,
+        minimum: int = 1,
+        maximum: int = _MAX_INT32,
+    ) -> int:
+        """A whole number between ``minimum`` and ``maximum``."""
+        name, value = self._find(names)
+        if value is None and default is not None:
+            return default
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or not minimum <= value <= maximum:  # type: ignore[operator]
+            expected = f"must be a whole number from {minimum} to {maximum}"
+            raise self.fail(name, expected if value is None else f"{expected}, not {value!r:.60}")
+        assert isinstance(value, int)
+        return value
+
+    def number(
+        self,
+        *names: str,
+        default: float | None = None,
+        minimum: float = -math.inf,
+        maximum: float = 3.0e38,
+    ) -> float:
+        """A finite number between ``minimum`` and ``maximum`` (a 32-bit float holds it)."""
+        name, value = self._find(names)
+        if value is None and default is not None:
+            return default
+        if (
+            not isinstance(value, int | float)
+            or isinstance(value, bool)
+            or not math.isfinite(value)
+            or not minimum <= value <= maximum
+        ):
+            problem = "must be a number" if value is None else f"must not be {value!r:.60}"
+            raise self.fail(name, problem)
+        return float(value)
+
+    def boolean(self, *names: str, default: bool) -> bool:
+        """True or false."""
+        name, value = self._find(names)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self.fail(name, f"must be true or false, not {value!r:.60}")
+        return value
+
+    def string(self, *names: str, default: str) -> str:
+        """A text."""
+        name, value = self._find(names)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            raise self.fail(name, f"must be a text, not {value!r:.60}")
+        return value
+
+    def section(self, *names: str) -> Config | None:
+        """An object inside this one, or None where it is absent or null."""
+        name, value = self._find(names)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self.fail(name, f"must be an object, not {value!r:.60}")
+        return Config(value, self.path, prefix=f"{self._prefix}{name}.")

@@ -1,0 +1,131 @@
+"""Rotary position embeddings: from config.json to what llama.cpp computes with.
+
+Sources: transformers' modeling_rope_utils.py says what the values mean, llama.cpp's
+src/llama-context.cpp and src/llama-model.cpp what it does with the keys. transformers 5 writes one
+object ``rope_parameters``; earlier versions ``rope_theta`` and ``rope_scaling``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mofa_gguf.convert.config import Config
+from mofa_gguf.convert.metadata import Metadata
+
+DEFAULT_THETA = 10_000.0
+
+
+@dataclass(frozen=True)
+class Rope:
+    """How positions are rotated. ``kind`` is transformers' rope_type, "default" for plain."""
+
+    kind: str
+    theta: float
+    settings: Config
+    n_context: int
+
+    def write(self, metadata: Metadata, architecture: str) -> list[str]:
+        """Set llama.cpp's keys; returns warnings. Raises CheckpointError for unknown kinds."""
+        metadata.float32(f"{architecture}.rope.freq_base", self.theta)
+        prefix = f"{architecture}.rope.scaling"
+        if self.kind in ("default", "llama3"):
+            return []
+        if self.kind == "linear":
+            metadata.string(f"{prefix}.type", "linear")
+            metadata.float32(f"{prefix}.factor", self._factor)
+            return []
+        if self.kind == "dynamic":
+            return [
+                "the checkpoint rescales its positions beyond "
+                f"{self.n_context} tokens (dynamic rope scaling) and llama.cpp does not: "
+                "longer texts will come out worse"
+            ]
+        if self.kind == "yarn":
+            return self._write_yarn(metadata, prefix)
+        raise self.settings.fail(
+            "rope_type", f"{self.kind!r} is not known here; known are {', '.join(KINDS)}"
+        )
+
+    @property
+    def _factor(self) -> float:
+        return self.settings.number("factor", minimum=1e-6)
+
+    @property
+    def _n_original_context(self) -> int:
+        return self.settings.integer("original_max_position_embeddings", default=self.n_context)
+
+    def _write_yarn(self, metadata: Metadata, prefix: str) -> list[str]:
+        factor = self._factor
+        metadata.string(f"{prefix}.type", "yarn")
+        metadata.float32(f"{prefix}.factor", factor)
+        metadata.uint32(f"{prefix}.original_context_length", self._n_original_context)
+        for name in ("beta_fast", "beta_slow"):
+            if name in self.settings:
+                value = self.settings.number(name, minimum=0)
+                metadata.float32(f"{prefix}.yarn_{name}", value)
+        # llama.cpp multiplies by _magnitude(factor) in any case; attn_factor is what is left.
+        correction = self._attention_factor(factor) / _magnitude(factor)
+        if not math.isclose(correction, 1.0, rel_tol=1e-6):
+            metadata.float32(f"{prefix}.attn_factor", correction)
+        if not self.settings.boolean("truncate", default=True):
+            return ["llama.cpp rounds the bounds of yarn's ramp, and the checkpoint does not"]
+        return []
+
+    def _attention_factor(self, factor: float) -> float:
+        if "attention_factor" in self.settings:
+            return self.settings.number("attention_factor", minimum=1e-6)
+        mscale = self.settings.number("mscale", default=0.0)
+        over_all = self.settings.number("mscale_all_dim", default=0.0)
+        if mscale and over_all:
+            return _magnitude(factor, mscale) / _magnitude(factor, over_all)
+        return _magnitude(factor)
+
+    def frequency_factors(self, n_rotated: int) -> npt.NDArray[np.float32] | None:
+        """What each of the ``n_rotated / 2`` frequencies is divided by (llama3), or None."""
+        if self.kind != "llama3":
+            return None
+        factor = self.settings.number("factor", default=8.0, minimum=1e-6)
+        low = self.settings.number("low_freq_factor", default=1.0, minimum=1e-6)
+        high = self.settings.number("high_freq_factor", default=4.0, minimum=1e-6)
+        if high <= low:
+            raise self.settings.fail("high_freq_factor", f"must be above low_freq_factor ({low:g})")
+        n_original = self.settings.integer("original_max_position_embeddings", default=8192)
+        exponents = np.arange(0, n_rotated, 2, dtype=np.float32) / np.float32(n_rotated)
+        frequencies = np.float32(1.0) / np.power(np.float32(self.theta), exponents)
+        wavelengths = np.float32(2 * math.pi) / frequencies
+        smooth = (np.float32(n_original) / wavelengths - np.float32(low)) / np.float32(high - low)
+        between = np.float32(1.0) / ((1 - smooth) / np.float32(factor) + smooth)
+        scaled = np.where(wavelengths > n_original / low, np.float32(factor), between)
+        return np.where(wavelengths < n_original / high, np.float32(1.0), scaled).astype(np.float32)
+
+
+KINDS = ("default", "linear", "dynamic", "yarn", "llama3")
+
+
+def _magnitude(factor: float, mscale: float = 1.0) -> float:
+    """YaRN's attention factor for a context stretched by ``factor`` (arXiv:2309.00071, 3.4)."""
+    return 1.0 if factor <= 1.0 else 0.1 * mscale * math.log(factor) + 1.0
+
+
+def read_rope(config: Config, n_context: int) -> Rope:
+    """The rope settings of a config.json, whichever version of transformers wrote it."""
+    found = config.section("rope_parameters", "rope_scaling")
+    settings = found if found is not None else Config({}, config.path)
+    if settings.section("full_attention") is not None:
+        raise config.fail("rope_parameters", "differ from layer to layer, which is not known here")
+    theta = settings.number(
+        "rope_theta", default=config.number("rope_theta", default=DEFAULT_THETA, minimum=1e-6)
+    )
+    partial = settings.number(
+        "partial_rotary_factor", default=config.number("partial_rotary_factor", default=1.0)
+    )
+    if partial != 1.0:
+        raise config.fail(
+            "partial_rotary_factor", f"must be 1 for this architecture, not {partial:g}"
+        )
+    kind = settings.string("rope_type", "type", default="default")
+    return Rope(kind, theta, settings, n_context)

@@ -1,0 +1,108 @@
+"""GGUF key-value pairs with their types, in the order they will be written.
+
+Format: docs/gguf.md in ggml-org/ggml. A family and a tokenizer each give one of these; the writer
+joins them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+
+class ValueType(Enum):
+    """Value types of the GGUF format that the converter writes (numbers as in gguf.h)."""
+
+    UINT8 = 0
+    UINT32 = 4
+    INT32 = 5
+    FLOAT32 = 6
+    BOOL = 7
+    STRING = 8
+    UINT64 = 10
+
+
+Scalar = int | float | bool | str | bytes
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value; ``data`` is a sequence exactly when ``is_array``."""
+
+    type: ValueType
+    data: Scalar | Sequence[Scalar]
+    is_array: bool = False
+
+
+class Metadata:
+    """Ordered, typed key-value pairs. Setting a key again replaces its value."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Value] = {}
+
+    def uint32(self, key: str, value: int) -> None:
+        """Set an unsigned 32-bit number; ValueError outside its range."""
+        if not 0 <= value < 2**32:
+            raise ValueError(f"{key}: {value} is no unsigned 32-bit number")
+        self._values[key] = Value(ValueType.UINT32, value)
+
+    def int32(self, key: str, value: int) -> None:
+        """Set a signed 32-bit number; ValueError outside its range."""
+        if not -(2**31) <= value < 2**31:
+            raise ValueError(f"{key}: {value} is no signed 32-bit number")
+        self._values[key] = Value(ValueType.INT32, value)
+
+    def uint64(self, key: str, value: int) -> None:
+        """Set an unsigned 64-bit number."""
+        self._values[key] = Value(ValueType.UINT64, value)
+
+    def float32(self, key: str, value: float) -> None:
+        """Set a 32-bit float."""
+        self._values[key] = Value(ValueType.FLOAT32, float(value))
+
+    def boolean(self, key: str, value: bool) -> None:
+        """Set a boolean."""
+        self._values[key] = Value(ValueType.BOOL, bool(value))
+
+    def string(self, key: str, value: str) -> None:
+        """Set a string (UTF-8 in the file)."""
+        self._values[key] = Value(ValueType.STRING, value)
+
+    def strings(self, key: str, values: Sequence[str | bytes]) -> None:
+        """Set an array of strings; bytes go to the file as they are."""
+        self._values[key] = Value(ValueType.STRING, list(values), is_array=True)
+
+    def uint8s(self, key: str, values: bytes) -> None:
+        """Set an array of bytes."""
+        self._values[key] = Value(ValueType.UINT8, values, is_array=True)
+
+    def uint32s(self, key: str, values: Sequence[int]) -> None:
+        """Set an array of unsigned 32-bit numbers."""
+        self._values[key] = Value(ValueType.UINT32, list(values), is_array=True)
+
+    def int32s(self, key: str, values: Sequence[int]) -> None:
+        """Set an array of signed 32-bit numbers."""
+        self._values[key] = Value(ValueType.INT32, list(values), is_array=True)
+
+    def float32s(self, key: str, values: Sequence[float]) -> None:
+        """Set an array of 32-bit floats."""
+        self._values[key] = Value(ValueType.FLOAT32, list(values), is_array=True)
+
+    def update(self, other: Metadata) -> None:
+        """Take over every pair of ``other``, replacing pairs with the same key."""
+        self._values.update(other._values)
+
+    def get(self, key: str) -> Value | None:
+        """The value under ``key``, or None."""
+        return self._values.get(key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def items(self) -> Iterator[tuple[str, Value]]:
+        """Pairs in the order they were first set."""
+        return iter(self._values.items())

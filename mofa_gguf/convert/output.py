@@ -1,0 +1,100 @@
+"""The target file: written beside its place under another name, moved there when it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from mofa_gguf.convert.errors import OutputError
+
+_WHY = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file system does not take files of this size",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "there is no permission to write there",
+    errno.EPERM: "there is no permission to write there",
+}
+
+
+def check_target(target: Path, *, force: bool) -> None:
+    """Raise OutputError where the target cannot be: it exists, or its folder does not."""
+    if target.is_dir():
+        raise OutputError(target, "is a folder; give a file name that ends in .gguf")
+    if target.exists() and not force:
+        raise OutputError(target, "exists already; choose another name or force the replacement")
+    if not target.parent.is_dir():
+        raise OutputError(target, f"the folder {target.parent} does not exist")
+
+
+def check_space(target: Path, n_bytes: int) -> None:
+    """Raise OutputError where fewer than ``n_bytes`` are free on the target's disk."""
+    try:
+        free = shutil.disk_usage(target.parent).free
+    except OSError as error:
+        raise output_error(target, error) from error
+    if free < n_bytes:
+        raise OutputError(
+            target,
+            f"{n_bytes / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; "
+            "make room or choose another folder or a smaller quantization",
+        )
+
+
+def output_error(target: Path, error: OSError) -> OutputError:
+    """What a failed system call means to a user."""
+    reason = _WHY.get(error.errno or 0, error.strerror or str(error))
+    return OutputError(target, f"cannot be written: {reason}")
+
+
+class PartialFile:
+    """A file that gets its name only when :meth:`commit` is called. Use as a context manager.
+
+    Leaving the block without a commit, however that happens, removes what was written. Raises
+    OutputError where the folder does not take the file.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        try:
+            self.file: BinaryIO = self.path.open("xb")
+        except OSError as error:
+            raise output_error(target, error) from error
+
+    def flush(self) -> None:
+        """Bring everything written so far to the disk."""
+        try:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+        except OSError as error:
+            raise output_error(self.target, error) from error
+
+    def commit(self) -> None:
+        """Give the file its name, in place of one that has it already."""
+        self.flush()
+        self.file.close()
+        try:
+            self.path.replace(self.target)
+        except OSError as error:
+            raise output_error(self.target, error) from error
+
+    def __enter__(self) -> PartialFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Closing writes what is buffered, which may fail; the file goes away in any case.
+        with contextlib.suppress(OSError):
+            self.file.close()
+        self.path.unlink(missing_ok=True)

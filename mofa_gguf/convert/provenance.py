@@ -1,0 +1,45 @@
+"""General metadata: what the file is, where it comes from, how it was made.
+
+Nothing here depends on the time or the machine: the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from mofa_gguf.convert.checkpoint import Checkpoint
+from mofa_gguf.convert.metadata import Metadata
+from mofa_gguf.convert.plan import Plan
+
+_QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
+_UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (0.0, "K"))
+
+
+def general_metadata(checkpoint: Checkpoint, plan: Plan) -> Metadata:
+    """The ``general.*`` keys and ours, ``mofa_gguf.*``."""
+    metadata = Metadata()
+    metadata.string("general.type", "model")
+    metadata.string("general.name", checkpoint.folder.resolve().name)
+    metadata.string("general.size_label", size_label(plan.n_parameters))
+    metadata.uint32("general.file_type", plan.quantization.file_type)
+    metadata.uint32("general.quantization_version", _QUANTIZATION_VERSION)
+    metadata.string("mofa_gguf.version", package_version())
+    metadata.string("mofa_gguf.quantization", plan.quantization.name)
+    metadata.string("mofa_gguf.source_sha256", checkpoint.fingerprint())
+    return metadata
+
+
+def size_label(n_parameters: int) -> str:
+    """ "22.6M", "494M", "7.24B": at least two digits (GGUF's naming convention)."""
+    size, unit = next((size or 1e3, unit) for size, unit in _UNITS if n_parameters > size)
+    scaled = n_parameters / size
+    n_decimals = max(2 - len(str(round(scaled)).lstrip("0")), 0)
+    return f"{scaled:.{n_decimals}f}{unit}"
+
+
+def package_version() -> str:
+    """This package's version, "unknown" where it runs without being installed."""
+    try:
+        return version("mofa-gguf")
+    except PackageNotFoundError:
+        return "unknown"

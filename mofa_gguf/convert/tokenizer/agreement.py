@@ -1,0 +1,121 @@
+"""How far llama.cpp, given a vocabulary file, tokenizes as the checkpoint's own tokenizer does.
+
+Three outcomes for a text: the same ids; the same ids once the text is in the Unicode form that the
+tokenizer brings it into itself (llama.cpp does not normalize); different ids. Some differences lie
+in llama.cpp and in nothing that a file could say; those are named in :data:`LIMITS` and do not
+count against the vocabulary, but they are reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+from mofa_gguf.convert.tokenizer.battery import BatteryText
+from mofa_gguf.convert.tokenizer.reference import ReferenceTokenizer
+from mofa_gguf.engine.vocab import Vocab
+
+_N_SHOWN = 5
+
+# kind -> tag of a battery text -> what llama.cpp does differently there.
+LIMITS: dict[str, dict[str, str]] = {}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One text on which the two tokenizers differ, from its first differing token on.
+
+    ``cause`` says why when that is known ("Unicode normalization", a limit of llama.cpp), and is
+    None when it is not.
+    """
+
+    name: str
+    text: str
+    expected: tuple[int, ...]
+    actual: tuple[int, ...]
+    cause: str | None = None
+
+    def __str__(self) -> str:
+        at = next(
+            (i for i, (a, b) in enumerate(zip(self.expected, self.actual, strict=False)) if a != b),
+            min(len(self.expected), len(self.actual)),
+        )
+        window = slice(max(0, at - 1), at + 4)
+        return (
+            f"{self.name} {self.text[:40]!r}: from token {at} the tokenizer gives "
+            f"{list(self.expected[window])}, llama.cpp {list(self.actual[window])}"
+        )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Result of a comparison over ``n_texts`` texts.
+
+    ``n_agree`` gave the same ids as they are; ``n_normalized`` did after Unicode normalization;
+    ``n_limited`` differ for a known reason that lies in llama.cpp; the rest is unexplained.
+    ``first_differences`` holds a few, unexplained ones first.
+    """
+
+    n_texts: int
+    n_agree: int
+    n_normalized: int
+    n_limited: int
+    first_differences: tuple[Difference, ...]
+
+    @property
+    def n_unexplained(self) -> int:
+        """Texts that differ for no known reason."""
+        return self.n_texts - self.n_agree - self.n_normalized - self.n_limited
+
+    @property
+    def complete(self) -> bool:
+        """Whether every text gave the same ids as it is."""
+        return self.n_agree == self.n_texts
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether every difference is explained."""
+        return self.n_unexplained == 0
+
+    def summary(self) -> str:
+        """One line for a report."""
+        parts = [f"{self.n_agree} of {self.n_texts} texts agree token for token"]
+        if self.n_normalized:
+            parts.append(f"{self.n_normalized} more after Unicode normalization")
+        if self.n_limited:
+            parts.append(f"{self.n_limited} differ where llama.cpp cannot do otherwise")
+        if self.n_unexplained:
+            parts.append(f"{self.n_unexplained} differ")
+        return ", ".join(parts)
+
+
+def compare(
+    vocab: Vocab, reference: ReferenceTokenizer, texts: Iterable[BatteryText], *, kind: str
+) -> Agreement:
+    """Tokenize every text both ways."""
+    n_texts = n_agree = n_normalized = n_limited = 0
+    explained: list[Difference] = []
+    unexplained: list[Difference] = []
+    limits = LIMITS.get(kind, {})
+    for item in texts:
+        n_texts += 1
+        expected = reference.encode(item.text)
+        actual = vocab.tokenize(item.text)
+        if actual == expected:
+            n_agree += 1
+            continue
+        cause = None
+        normalized = reference.normalize(item.text)
+        if normalized != item.text and vocab.tokenize(normalized) == expected:
+            n_normalized += 1
+            cause = "Unicode normalization"
+        else:
+            known = [limits[tag] for tag in sorted(item.tags) if tag in limits]
+            if known:
+                n_limited += 1
+                cause = known[0]
+        difference = Difference(item.name, item.text, tuple(expected), tuple(actual), cause)
+        (explained if cause else unexplained).append(difference)
+    shown = tuple(islice((*unexplained, *explained), _N_SHOWN))
+    return Agreement(n_texts, n_agree, n_normalized, n_limited, shown)

@@ -1,0 +1,183 @@
+"""build_vocabulary: a checkpoint folder's tokenizer, read, measured and ready for the file."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mofa_gguf.convert.errors import TokenizerError
+from mofa_gguf.convert.metadata import Metadata
+from mofa_gguf.convert.tokenizer.agreement import Agreement, compare
+from mofa_gguf.convert.tokenizer.battery import FULL, QUICK
+from mofa_gguf.convert.tokenizer.chat_templates import chat_template_metadata, read_chat_templates
+from mofa_gguf.convert.tokenizer.files import read_json
+from mofa_gguf.convert.tokenizer.pretokenizer import rank
+from mofa_gguf.convert.tokenizer.reference import HuggingFaceReference
+from mofa_gguf.convert.tokenizer.sampling import read_sampling_defaults
+from mofa_gguf.convert.tokenizer.sources import TokenizerSource, open_source
+from mofa_gguf.convert.tokenizer.special import SpecialSources, SpecialTokens, read_special_tokens
+from mofa_gguf.convert.tokenizer.vocabulary import Vocabulary
+from mofa_gguf.convert.tokenizer.vocabulary_file import VocabularyFile
+from mofa_gguf.engine.errors import EngineError
+from mofa_gguf.engine.vocab import VocabFile
+
+logger = logging.getLogger(__name__)
+
+# Loading a vocabulary of 128,000 tokens takes llama.cpp half a second.
+_N_FULL_TRIES = 4
+
+
+@dataclass(frozen=True)
+class _Choice:
+    pre_tokenizer: str
+    agreement: Agreement
+
+
+def build_vocabulary(
+    folder: Path,
+    *,
+    config: Mapping[str, object],
+    n_vocab: int,
+    allow_mismatch: bool = False,
+) -> Vocabulary:
+    """The vocabulary of the checkpoint in ``folder``.
+
+    ``config`` is its config.json; ``n_vocab`` the number of rows of its embedding matrix, which is
+    how many tokens the file will have. llama.cpp is given the result and compared with the
+    checkpoint's own tokenizer; differences that nobody can explain are refused unless
+    ``allow_mismatch``, which turns them into a warning.
+
+    Raises TokenizerError when the tokenizer is missing, malformed, cannot be expressed, or differs.
+    """
+    folder = Path(folder)
+    tokenizer_config = read_json(folder, "tokenizer_config.json")
+    generation_config = read_json(folder, "generation_config.json")
+    source = open_source(folder, tokenizer_config=tokenizer_config, n_vocab=n_vocab)
+    special = _special_tokens(folder, source, tokenizer_config, config, generation_config)
+
+    metadata = Metadata()
+    metadata.update(source.tables.metadata())
+    metadata.update(special.metadata())
+    choice = _choose(source, metadata)
+    metadata.string("tokenizer.ggml.pre", choice.pre_tokenizer)
+    templates = read_chat_templates(folder, tokenizer_config)
+    metadata.update(chat_template_metadata(templates))
+    path = folder / "generation_config.json"
+    metadata.update(read_sampling_defaults(generation_config, path))
+
+    warnings = [*source.tables.warnings, *special.warnings]
+    warnings += _judge(choice, folder, allow_mismatch=allow_mismatch)
+    return Vocabulary(
+        kind=source.tables.kind,
+        pre_tokenizer=choice.pre_tokenizer,
+        n_tokens=n_vocab,
+        reference=source.reference,
+        agreement=choice.agreement,
+        warnings=tuple(warnings),
+        _metadata=metadata,
+    )
+
+
+def check_vocabulary(gguf_path: Path | str, vocabulary: Vocabulary) -> Agreement:
+    """Load the vocabulary of a written file with llama.cpp and compare it on the whole battery.
+
+    Raises ModelFileError when llama.cpp refuses the file.
+    """
+    with VocabFile(gguf_path) as file:
+        return compare(file.vocab, vocabulary.reference, FULL, kind=vocabulary.kind)
+
+
+def _special_tokens(
+    folder: Path,
+    source: TokenizerSource,
+    tokenizer_config: Mapping[str, object],
+    config: Mapping[str, object],
+    generation_config: Mapping[str, object],
+) -> SpecialTokens:
+    sources = SpecialSources(
+        folder,
+        tokenizer_config=tokenizer_config,
+        special_tokens_map=read_json(folder, "special_tokens_map.json"),
+        config=config,
+        generation_config=generation_config,
+    )
+    return read_special_tokens(
+        sources,
+        token_ids=source.token_ids,
+        n_vocab=len(source.tables.lists.texts),
+        surroundings=source.reference.surroundings() if source.runs_post_processor else None,
+        default_add=source.default_add,
+        known_ids=source.known_ids,
+    )
+
+
+def _choose(source: TokenizerSource, metadata: Metadata) -> _Choice:
+    """Try pre-tokenizers with the real vocabulary, best first; the first that agrees wins."""
+    file = VocabularyFile(metadata)
+    best: _Choice | None = None
+    with tempfile.TemporaryDirectory(prefix="mofa-gguf-") as temporary:
+        path = Path(temporary) / "vocabulary.gguf"
+        for name in _candidates(source, Path(temporary)):
+            file.write(path, pre=name)
+            agreement = _measure(path, source, quickly=best is not None)
+            choice = _Choice(name, agreement)
+            if best is None or _quality(agreement) > _quality(best.agreement):
+                best = choice
+            if agreement.complete:
+                break
+    assert best is not None
+    return best
+
+
+def _candidates(source: TokenizerSource, folder: Path) -> list[str]:
+    if source.tables.kind != "bpe":
+        return ["default"]
+    assert isinstance(source.reference, HuggingFaceReference)
+    assert source.document is not None
+    ranked = rank(source.document, source.reference, folder)
+    if not ranked:
+        raise TokenizerError(f"{source.document.path}: llama.cpp knows none of the pre-tokenizers")
+    fewest = ranked[0].n_differing
+    logger.info("pre-tokenizers on the probe: %s", ranked[:_N_FULL_TRIES])
+    if fewest == 0:
+        return [ranked[0].name]
+    return [candidate.name for candidate in ranked[:_N_FULL_TRIES]]
+
+
+def _measure(path: Path, source: TokenizerSource, *, quickly: bool) -> Agreement:
+    """The whole battery, unless ``quickly`` and the first texts already speak against it."""
+    kind = source.tables.kind
+    try:
+        with VocabFile(path) as file:
+            if quickly:
+                first = compare(file.vocab, source.reference, QUICK, kind=kind)
+                if not first.acceptable:
+                    return first
+            return compare(file.vocab, source.reference, FULL, kind=kind)
+    except EngineError as error:
+        raise TokenizerError(f"llama.cpp refuses the vocabulary ({error})") from error
+
+
+def _quality(agreement: Agreement) -> tuple[float, float]:
+    n = agreement.n_texts
+    return (-agreement.n_unexplained / n, agreement.n_agree / n)
+
+
+def _judge(choice: _Choice, folder: Path, *, allow_mismatch: bool) -> list[str]:
+    """Warnings about an imperfect agreement; TokenizerError where it must not pass."""
+    agreement = choice.agreement
+    if agreement.complete:
+        return []
+    first = agreement.first_differences[0]
+    if agreement.acceptable or allow_mismatch:
+        return [
+            f"llama.cpp does not tokenize every text as the checkpoint's tokenizer does: "
+            f"{agreement.summary()} ({first.cause or 'unexplained'}; first: {first})"
+        ]
+    raise TokenizerError(
+        f"{folder}: no pre-tokenizer of llama.cpp agrees with this tokenizer; the nearest is "
+        f"{choice.pre_tokenizer!r}: {agreement.summary()}; first: {first}"
+    )

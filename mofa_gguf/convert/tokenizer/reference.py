@@ -1,0 +1,152 @@
+"""The checkpoint's own tokenizer, run by the library that defines it.
+
+`tokenizers` runs tokenizer.json (and what can be rebuilt as one), `sentencepiece` runs
+tokenizer.model. Text is always encoded literally: control tokens written out in it stay text.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, TypeVar
+
+from mofa_gguf.convert.errors import TokenizerError
+from mofa_gguf.convert.tokenizer.hf_json import TokenizerJson
+
+T = TypeVar("T")
+UnicodeForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
+_FORMS: tuple[UnicodeForm, ...] = ("NFC", "NFD", "NFKC", "NFKD")
+
+
+class ReferenceTokenizer(Protocol):
+    """What the converter compares llama.cpp with."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``, no special tokens added, none read from the text."""
+        ...
+
+    def normalize(self, text: str) -> str:
+        """``text`` in the form that the tokenizer brings characters into (NFC and the like)."""
+        ...
+
+    def surroundings(self) -> tuple[list[int], list[int]]:
+        """Ids that the tokenizer puts in front of and behind a single text."""
+        ...
+
+
+def shielded(what: str, call: Callable[[], T]) -> T:
+    """Run a call into the `tokenizers` library; whatever it throws becomes TokenizerError.
+
+    The library raises bare Exception, and a panic of its Rust code arrives as a PanicException,
+    which derives from BaseException and cannot be imported.
+    """
+    try:
+        return call()
+    except Exception as error:
+        raise TokenizerError(f"{what} ({_first_line(error)})") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise TokenizerError(f"{what} ({_first_line(error)})") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or ["no reason given"])[0][:200]
+
+
+class HuggingFaceReference:
+    """A tokenizer.json run by the `tokenizers` library."""
+
+    def __init__(self, source: TokenizerJson) -> None:
+        from tokenizers import Tokenizer
+
+        self._name = str(source.path)
+        self._tokenizer: Any = shielded(
+            f"{self._name}: the tokenizers library cannot load it",
+            lambda: Tokenizer.from_str(source.text),
+        )
+        # Neither belongs to the vocabulary, and a huge padding length would fill the memory.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True
+        if source.model.get("dropout"):
+            self._tokenizer.model.dropout = None
+        forms = (step.get("type") for step in source.steps("normalizer"))
+        self._forms = [form for form in _FORMS if form in tuple(forms)]
+        # BERT's lower-casing and accent stripping are Unicode work too.
+        self._bert = source.step("normalizer", "BertNormalizer") is not None
+
+    def encode(self, text: str) -> list[int]:
+        """See ReferenceTokenizer."""
+        encoding = shielded(
+            f"{self._name}: the tokenizers library cannot encode {text[:30]!r}",
+            lambda: self._tokenizer.encode(text, add_special_tokens=False),
+        )
+        return list(encoding.ids)
+
+    def normalize(self, text: str) -> str:
+        """See ReferenceTokenizer."""
+        for form in self._forms:
+            text = unicodedata.normalize(form, text)
+        if self._bert:
+            text = shielded(
+                f"{self._name}: the normalizer failed on {text[:30]!r}",
+                lambda: str(self._tokenizer.normalizer.normalize_str(text)),
+            )
+        return text
+
+    def words(self, text: str) -> list[str]:
+        """The pieces into which the pre-tokenizer splits ``text``, as the model sees them."""
+
+        def split() -> list[str]:
+            if self._tokenizer.normalizer is not None:
+                normalized = self._tokenizer.normalizer.normalize_str(text)
+            else:
+                normalized = text
+            if self._tokenizer.pre_tokenizer is None:
+                return [normalized]
+            return [w for w, _ in self._tokenizer.pre_tokenizer.pre_tokenize_str(normalized)]
+
+        return shielded(f"{self._name}: the pre-tokenizer failed on {text[:30]!r}", split)
+
+    def surroundings(self) -> tuple[list[int], list[int]]:
+        """See ReferenceTokenizer."""
+
+        def both() -> tuple[list[int], list[int]]:
+            plain = self._tokenizer.encode("a", add_special_tokens=False).ids
+            full = self._tokenizer.encode("a", add_special_tokens=True).ids
+            return list(plain), list(full)
+
+        plain, full = shielded(f"{self._name}: the tokenizers library cannot encode 'a'", both)
+        for start in range(len(full) - len(plain) + 1):
+            if full[start : start + len(plain)] == plain:
+                return full[:start], full[start + len(plain) :]
+        return [], []
+
+
+class SentencePieceReference:
+    """A tokenizer.model run by the `sentencepiece` library."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        from sentencepiece import SentencePieceProcessor
+
+        self._name = name
+        self._processor: Any = SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(data)
+        except (RuntimeError, OSError) as error:
+            raise TokenizerError(
+                f"{name}: the sentencepiece library cannot load it ({_first_line(error)})"
+            ) from error
+
+    def encode(self, text: str) -> list[int]:
+        """See ReferenceTokenizer."""
+        return list(self._processor.EncodeAsIds(text))
+
+    def normalize(self, text: str) -> str:
+        """See ReferenceTokenizer. llama.cpp has SentencePiece's own rules, or none are needed."""
+        return text
+
+    def surroundings(self) -> tuple[list[int], list[int]]:
+        """See ReferenceTokenizer. The model file itself adds nothing; configs say what is added."""
+        return [], []

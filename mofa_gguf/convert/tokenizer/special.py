@@ -1,0 +1,200 @@
+"""Special tokens: their ids, what is put around a text, and which tokens end a generation.
+
+Sources, strongest first: what the tokenizer's post-processor really adds (measured), the names in
+tokenizer_config.json and special_tokens_map.json, the ids in config.json and
+generation_config.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mofa_gguf.convert.errors import TokenizerError
+from mofa_gguf.convert.metadata import Metadata
+
+# Role -> GGUF key (the misspelling of "separator" is the format's).
+_KEYS = {
+    "bos": "tokenizer.ggml.bos_token_id",
+    "eos": "tokenizer.ggml.eos_token_id",
+    "eot": "tokenizer.ggml.eot_token_id",
+    "eom": "tokenizer.ggml.eom_token_id",
+    "unk": "tokenizer.ggml.unknown_token_id",
+    "sep": "tokenizer.ggml.seperator_token_id",
+    "pad": "tokenizer.ggml.padding_token_id",
+    "cls": "tokenizer.ggml.cls_token_id",
+    "mask": "tokenizer.ggml.mask_token_id",
+}
+_NAMED_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+_MAX_END_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class SpecialSources:
+    """The JSON objects that name special tokens; absent files are empty objects."""
+
+    folder: Path
+    tokenizer_config: Mapping[str, object] = field(default_factory=dict)
+    special_tokens_map: Mapping[str, object] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
+    generation_config: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass
+class SpecialTokens:
+    """Ids by role, whether they are added around a text, and all ids that end a generation."""
+
+    ids: dict[str, int] = field(default_factory=dict)
+    add: dict[str, bool] = field(default_factory=dict)
+    end_of_generation: list[int] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def metadata(self) -> Metadata:
+        """The ``tokenizer.ggml.*`` keys; ``eos_token_ids`` (ours) is the whole list."""
+        data = Metadata()
+        for role, key in _KEYS.items():
+            if role in self.ids:
+                data.uint32(key, self.ids[role])
+        for role in ("bos", "eos", "sep"):
+            if role in self.add:
+                data.boolean(f"tokenizer.ggml.add_{role}_token", self.add[role])
+        if self.end_of_generation:
+            data.uint32s("tokenizer.ggml.eos_token_ids", self.end_of_generation)
+        return data
+
+
+def read_special_tokens(
+    sources: SpecialSources,
+    *,
+    token_ids: Mapping[str, int],
+    n_vocab: int,
+    surroundings: tuple[Sequence[int], Sequence[int]] | None,
+    default_add: tuple[bool, bool],
+    known_ids: Mapping[str, int] | None = None,
+) -> SpecialTokens:
+    """Gather special tokens.
+
+    ``token_ids`` maps texts to ids. ``surroundings`` are the ids that the tokenizer puts in front
+    of and behind a text, or None when nothing runs a post-processor; then add_bos_token and
+    add_eos_token of tokenizer_config.json decide, ``default_add`` where they are silent.
+    ``known_ids`` are ids that the vocabulary file itself names (a SentencePiece model does).
+    Raises TokenizerError for values of the wrong type.
+    """
+    tokens = SpecialTokens()
+    for role in _NAMED_ROLES:
+        found = _named(sources, role, token_ids)
+        if found is None:
+            found = _numbered(sources, role, n_vocab, tokens.warnings)
+        if found is None and known_ids:
+            found = known_ids.get(role)
+        if found is not None:
+            tokens.ids[role] = found
+    if surroundings is None:
+        _add_as_configured(tokens, sources, default_add)
+    else:
+        _add_as_measured(tokens, *surroundings)
+    _collect_ends(tokens, sources, n_vocab)
+    return tokens
+
+
+def _named(
+    sources: SpecialSources, role: str, token_ids: Mapping[str, int]
+) -> int | None:
+    for source in (sources.tokenizer_config, sources.special_tokens_map):
+        value = source.get(f"{role}_token")
+        text = value.get("content") if isinstance(value, dict) else value
+        if text is not None and not isinstance(text, str):
+            raise TokenizerError(
+                f"{sources.folder}: {role}_token of the tokenizer's configuration is no text"
+            )
+        if text is not None and text in token_ids:
+            return token_ids[text]
+    return None
+
+
+def _numbered(
+    sources: SpecialSources, role: str, n_vocab: int, warnings: list[str]
+) -> int | None:
+    ids = _ids_of(sources, f"{role}_token_id", n_vocab, warnings)
+    return ids[0] if ids else None
+
+
+def _ids_of(
+    sources: SpecialSources, key: str, n_vocab: int, warnings: list[str]
+) -> list[int]:
+    """Every id under ``key`` in generation_config.json, then config.json (and its text part)."""
+    text_config = sources.config.get("text_config")
+    places = [sources.generation_config, sources.config]
+    if isinstance(text_config, dict):
+        places.append(text_config)
+    ids: list[int] = []
+    for place in places:
+        value = place.get(key)
+        if value is None:
+            continue
+        listed = value if isinstance(value, list) else [value]
+        for token in listed[:_MAX_END_TOKENS]:
+            if type(token) is not int:
+                raise TokenizerError(f"{sources.folder}: {key} holds {token!r:.40}, which is no id")
+            if not 0 <= token < n_vocab:
+                # -1 is a common way to write "none".
+                if token >= n_vocab:
+                    warnings.append(f"{key} {token} lies beyond the vocabulary and was left out")
+                continue
+            if token not in ids:
+                ids.append(token)
+    return ids
+
+
+def _add_as_configured(
+    tokens: SpecialTokens, sources: SpecialSources, default_add: tuple[bool, bool]
+) -> None:
+    for role, default in zip(("bos", "eos"), default_add, strict=True):
+        value = sources.tokenizer_config.get(f"add_{role}_token")
+        wanted = value if isinstance(value, bool) else default
+        tokens.add[role] = wanted and role in tokens.ids
+
+
+def _add_as_measured(
+    tokens: SpecialTokens, before: Sequence[int], behind: Sequence[int]
+) -> None:
+    """Take bos and eos from what is really added around a text.
+
+    A tokenizer may end texts with another token than the one that ends its answers (Qwen3
+    embedding models): then the former is llama.cpp's eos, the latter stays an end of generation.
+    """
+    if len(before) > 1 or len(behind) > 1:
+        tokens.warnings.append(
+            f"the tokenizer puts {len(before)} tokens before and {len(behind)} behind a text; "
+            "a GGUF file can say one each"
+        )
+    tokens.add["bos"] = bool(before)
+    tokens.add["eos"] = bool(behind)
+    if before:
+        tokens.ids["bos"] = before[0]
+    if behind:
+        previous = tokens.ids.get("eos")
+        if previous is not None and previous != behind[-1]:
+            tokens.ids["eot"] = previous
+        tokens.ids["eos"] = behind[-1]
+
+
+def _collect_ends(tokens: SpecialTokens, sources: SpecialSources, n_vocab: int) -> None:
+    """All ids that end a generation, and keys so that llama.cpp stops on the first few too.
+
+    llama.cpp reads one id each from eos, eot and eom; others it finds only by well-known names.
+    """
+    known = [tokens.ids[role] for role in ("eos", "eot") if role in tokens.ids]
+    for token in _ids_of(sources, "eos_token_id", n_vocab, []):
+        if token not in known:
+            known.append(token)
+    tokens.end_of_generation = known
+    spare = [token for token in known if token not in tokens.ids.values()]
+    for role in ("eot", "eom"):
+        if role not in tokens.ids and spare:
+            tokens.ids[role] = spare.pop(0)
+    if not known:
+        tokens.warnings.append(
+            "no configuration names a token that ends an answer; generations stop at max_tokens"
+        )

@@ -1,0 +1,1 @@
+"""llama.cpp in process: the only room that calls its C API."""

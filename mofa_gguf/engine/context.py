@@ -1,0 +1,183 @@
+"""A ``llama_context``: the KV cache and the computation of batches."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mofa_gguf.engine.devices import default_threads
+from mofa_gguf.engine.errors import DecodeFailed, OutOfMemory
+from mofa_gguf.engine.model import Model
+from mofa_gguf.engine.native import llama, take_errors
+from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.tensor_types import TYPES_BY_NAME
+
+_FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+ABORTED = 2
+NO_ROOM = 1
+
+
+class AbortFlag:
+    """Set from any thread, it ends a running decode at the next graph node.
+
+    ggml asks its abort callback before every node. A Python callback would take the GIL a
+    thousand times a token, so the callback is C's ``strlen`` on a buffer of ours: 0 while the
+    buffer is empty, 1 once it holds a letter.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = ctypes.create_string_buffer(2)
+        strlen = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p)
+        self.callback = llama().ggml_abort_callback(strlen.value)
+        self.data = ctypes.cast(self._buffer, ctypes.c_void_p)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether :meth:`set` was called."""
+        return self._buffer[0] != b"\0"
+
+    def set(self) -> None:
+        """Abort what is running, and whatever runs later."""
+        self._buffer[0] = b"x"
+
+
+class Context:
+    """Owner of a ``llama_context`` and its batch. Used by one thread at a time.
+
+    ``n_ctx``: tokens its cache holds; ``n_batch``: most tokens a :meth:`decode` takes.
+    Raises OutOfMemory when cache or buffers cannot be allocated.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        options: EngineOptions,
+        *,
+        n_ctx: int,
+        n_batch: int,
+        n_sequences: int = 1,
+        pooling: int | None = None,
+        abort: AbortFlag | None = None,
+    ) -> None:
+        library = llama()
+        params = library.llama_context_default_params()
+        params.n_ctx = n_ctx
+        params.n_batch = n_batch
+        params.n_ubatch = n_batch if pooling is not None else min(n_batch, 512)
+        params.n_seq_max = n_sequences
+        params.n_threads = options.n_threads or default_threads()
+        params.n_threads_batch = options.n_threads_batch or params.n_threads
+        params.flash_attn_type = _FLASH_ATTENTION[options.flash_attn]
+        params.type_k = TYPES_BY_NAME[options.cache_type_k.upper()].id
+        params.type_v = TYPES_BY_NAME[options.cache_type_v.upper()].id
+        params.kv_unified = True
+        params.no_perf = True
+        if pooling is not None:
+            params.embeddings = True
+            params.pooling_type = pooling
+        self._abort = abort
+        if abort is not None:
+            params.abort_callback = abort.callback
+            params.abort_callback_data = abort.data
+        take_errors()
+        self._model = model
+        self._batch: Any = None
+        self._handle = library.llama_init_from_model(model.handle, params)
+        if not self._handle:
+            reason = "; ".join(take_errors()) or "llama.cpp gave no reason"
+            raise OutOfMemory(
+                f"a context of {n_ctx} tokens could not be made ({reason}); "
+                "use a smaller n_ctx or a smaller KV cache type"
+            )
+        self.n_ctx: int = library.llama_n_ctx(self._handle)
+        self.n_batch = n_batch
+        self._batch = library.llama_batch_init(n_batch, 0, 1)
+        self._memory = library.llama_get_memory(self._handle)
+        self._llama = library
+
+    @property
+    def handle(self) -> Any:
+        """``llama_context *``."""
+        return self._handle
+
+    def decode(
+        self, tokens: Sequence[int], positions: Sequence[int], outputs: Sequence[bool]
+    ) -> None:
+        """Compute one batch of sequence 0. Raises DecodeFailed, with llama.cpp's status."""
+        self.fill(tokens, positions, [0] * len(tokens), outputs)
+        self.run()
+
+    def fill(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        outputs: Sequence[bool],
+    ) -> None:
+        """Put tokens into the batch, each with position, sequence and whether it has an output."""
+        batch = self._batch
+        assert 0 < len(tokens) <= self.n_batch
+        batch.n_tokens = len(tokens)
+        for i, token in enumerate(tokens):
+            batch.token[i] = token
+            batch.pos[i] = positions[i]
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = sequences[i]
+            batch.logits[i] = outputs[i]
+
+    def run(self) -> None:
+        """Compute the filled batch."""
+        take_errors()
+        status: int = self._llama.llama_decode(self._handle, self._batch)
+        if status == 0:
+            return
+        reason = "; ".join(take_errors())
+        if status == NO_ROOM:
+            reason = reason or "the KV cache has no room for the batch"
+        raise DecodeFailed(
+            f"llama.cpp could not compute a batch of {self._batch.n_tokens} tokens "
+            f"(status {status}{': ' + reason if reason else ''})",
+            status=status,
+        )
+
+    def logits(self, index: int) -> npt.NDArray[np.float32]:
+        """Logits of the batch's token ``index`` (-1: the last): a view, valid until the next run.
+
+        Shape ``(n_vocab,)``.
+        """
+        pointer = self._llama.llama_get_logits_ith(self._handle, index)
+        view: npt.NDArray[np.float32] = np.ctypeslib.as_array(
+            pointer, shape=(self._model.vocab.n_tokens,)
+        )
+        return view
+
+    def pooled(self, sequence: int) -> npt.NDArray[np.float32]:
+        """A copy of the pooled vector of ``sequence``, shape ``(n_embd,)``."""
+        pointer = self._llama.llama_get_embeddings_seq(self._handle, sequence)
+        if not pointer:
+            raise DecodeFailed("llama.cpp gave no embedding for a sequence")
+        return np.array(pointer[: self._model.n_embd], dtype=np.float32)
+
+    def forget(self, from_position: int, *, sequence: int = 0) -> bool:
+        """Drop a sequence's cells from a position on; False if this memory cannot drop a part."""
+        if not self._memory:
+            return True
+        return bool(self._llama.llama_memory_seq_rm(self._memory, sequence, from_position, -1))
+
+    def clear(self) -> None:
+        """Empty the KV cache."""
+        if self._memory:
+            self._llama.llama_memory_clear(self._memory, True)
+
+    def close(self) -> None:
+        """Free context and batch; may be called twice."""
+        if self._batch is not None:
+            self._llama.llama_batch_free(self._batch)
+            self._batch = None
+        if self._handle:
+            self._llama.llama_free(self._handle)
+            self._handle = None

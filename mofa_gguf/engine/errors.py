@@ -1,0 +1,105 @@
+"""What can go wrong inside the engine.
+
+    EngineError
+    ├── InvalidOption          an option outside its range (``field``)
+    ├── ModelFileError         the file is missing, broken or no GGUF (``path``)
+    │   └── UnsupportedModel   a sound file that this llama.cpp cannot run (``architecture``)
+    ├── DeviceUnavailable      a GPU was demanded and none can be used
+    ├── OutOfMemory            weights, KV cache or buffers did not fit
+    ├── PromptTooLong          more tokens than the context holds (``n_tokens``, ``n_ctx``)
+    ├── QueueFull              too many waiting requests (``limit``)
+    ├── ConstraintError        a schema or grammar that cannot be enforced
+    ├── DeadlineExceeded       the request's time ran out (``deadline_s``)
+    ├── DecodeFailed           llama.cpp could not compute a batch (``status``)
+    └── EngineClosed           the engine was closed while, or before, the request ran
+
+The engine knows nothing of MoFA's contract: ``provider`` turns these into its errors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class EngineError(Exception):
+    """Base of everything the engine raises on purpose."""
+
+
+class InvalidOption(EngineError):
+    """An option or request parameter is outside what it may be."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field} {problem}")
+        self.field = field
+
+
+class ModelFileError(EngineError):
+    """The model file cannot be used: missing, truncated, or not a GGUF file."""
+
+    def __init__(self, path: Path | str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = Path(path)
+        self.problem = problem
+
+
+class UnsupportedModel(ModelFileError):
+    """The file is sound, but this build of llama.cpp cannot run it."""
+
+    def __init__(self, path: Path | str, problem: str, *, architecture: str | None = None) -> None:
+        super().__init__(path, problem)
+        self.architecture = architecture
+
+
+class DeviceUnavailable(EngineError):
+    """A device that the options demand is not there."""
+
+
+class OutOfMemory(EngineError):
+    """Weights, KV cache or compute buffers could not be allocated."""
+
+
+class PromptTooLong(EngineError):
+    """The prompt has more tokens than the context (or the batch, for embeddings) holds."""
+
+    def __init__(self, n_tokens: int, n_ctx: int, *, what: str = "the context") -> None:
+        super().__init__(
+            f"the prompt has {n_tokens} tokens and {what} holds {n_ctx}; "
+            "shorten it or load the model with a larger n_ctx"
+        )
+        self.n_tokens = n_tokens
+        self.n_ctx = n_ctx
+
+
+class QueueFull(EngineError):
+    """The engine already has as many waiting requests as it accepts."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} requests are waiting already; try again later")
+        self.limit = limit
+
+
+class ConstraintError(EngineError):
+    """A JSON schema or grammar that cannot be compiled or enforced."""
+
+
+class DeadlineExceeded(EngineError):
+    """The request was not done within its time."""
+
+    def __init__(self, deadline_s: float) -> None:
+        super().__init__(f"the request was not done within {deadline_s:g} seconds")
+        self.deadline_s = deadline_s
+
+
+class DecodeFailed(EngineError):
+    """llama.cpp could not compute a batch; only the requests in it fail."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class EngineClosed(EngineError):
+    """The engine was closed before the request could finish."""
+
+    def __init__(self, message: str = "the engine is closed") -> None:
+        super().__init__(message)

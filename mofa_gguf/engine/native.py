@@ -1,0 +1,114 @@
+"""llama.cpp's shared library: loaded once, its log sent to ``logging``.
+
+Everything that calls llama.cpp gets it from :func:`llama` (the low-level C API of
+llama-cpp-python, ``llama_cpp.llama_cpp``) or :func:`ggml` (the ggml library beside it), so that
+the backend is initialised and the log callback installed before the first call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import logging
+import os
+import threading
+from pathlib import Path
+from types import ModuleType
+
+logger = logging.getLogger("mofa_gguf.llama_cpp")
+
+_lock = threading.Lock()
+_module: ModuleType | None = None
+_ggml: ctypes.CDLL | None = None
+_callbacks: list[object] = []
+
+# ggml.h, enum ggml_log_level. llama.cpp's INFO is a page per load: DEBUG for us.
+_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
+_CONTINUE = 5
+
+
+class _LogSink:
+    """Joins llama.cpp's log fragments into lines and keeps the last problems for error texts."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def write(self, level: int, text: bytes) -> None:
+        state = self._local
+        if level != _CONTINUE:
+            state.level = _LEVELS.get(level, logging.DEBUG)
+        pending = getattr(state, "pending", b"") + text
+        *lines, state.pending = pending.split(b"\n")
+        for raw in lines:
+            line = raw.decode("utf-8", errors="replace").rstrip()
+            if not line:
+                continue
+            state_level = getattr(state, "level", logging.DEBUG)
+            # A load that fails tells its reason only here, and only once.
+            if state_level >= logging.ERROR:
+                state.errors = [*getattr(state, "errors", []), line][-4:]
+            # Problems become exceptions with these lines in them; as log lines they are details.
+            logger.log(min(state_level, logging.INFO), "%s", line)
+
+    def take_errors(self) -> list[str]:
+        errors: list[str] = getattr(self._local, "errors", [])
+        self._local.errors = []
+        return errors
+
+
+_sink = _LogSink()
+
+
+def llama() -> ModuleType:
+    """llama-cpp-python's low-level C API, initialised. Safe to call from any thread."""
+    global _module
+    module = _module
+    if module is None:
+        with _lock:
+            module = _module = _module or _load()
+    return module
+
+
+def _load() -> ModuleType:
+    library: ModuleType = importlib.import_module("llama_cpp.llama_cpp")
+
+    # ctypes callbacks must outlive their use by C: this one lives as long as the process.
+    _callbacks.append(library.llama_log_callback(_on_log))
+    library.llama_log_set(_callbacks[-1], ctypes.c_void_p(0))
+    library.llama_backend_init()
+    return library
+
+
+def _on_log(level: int, text: bytes, _user_data: object) -> None:
+    _sink.write(level, text)
+
+
+def ggml() -> ctypes.CDLL:
+    """The ggml library that llama.cpp was built with.
+
+    llama-cpp-python has no bindings for most of ggml; callers declare the argument types of what
+    they use.
+    """
+    global _ggml
+    library = llama()
+    with _lock:
+        if _ggml is None:
+            folder = os.environ.get("LLAMA_CPP_LIB_PATH")
+            base = Path(folder) if folder else Path(str(library.__file__)).parent / "lib"
+            # libggml depends on libggml-base, so symbols of both are found through it.
+            _ggml = _open_first(base, ("libggml", "ggml"))
+        return _ggml
+
+
+def _open_first(folder: Path, stems: tuple[str, ...]) -> ctypes.CDLL:
+    for stem in stems:
+        for suffix in (".so", ".dylib", ".dll"):
+            path = folder / f"{stem}{suffix}"
+            if path.exists():
+                return ctypes.CDLL(str(path))
+    raise OSError(f"no ggml library in {folder}; reinstall llama-cpp-python")
+
+
+def take_errors() -> list[str]:
+    """The last error lines that llama.cpp logged on this thread; forgets them."""
+    return _sink.take_errors()

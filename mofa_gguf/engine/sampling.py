@@ -1,0 +1,165 @@
+"""How the next token is chosen: llama.cpp's sampler chain, one a request.
+
+The order of the chain is that of llama.cpp's common/sampling.cpp: biases, penalties, DRY,
+top-n-sigma, top-k, typical, top-p, min-p, XTC, temperature, draw. Repetition is penalised over
+prompt and answer; frequency and presence count the answer alone, as in the OpenAI API.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mofa_gguf.engine.native import llama
+from mofa_gguf.engine.vocab import Vocab
+
+_MIROSTAT_M = 100
+_WHOLE_ANSWER = 2**20  # a window for the answer's penalties that no answer outgrows
+_DRY_BREAKERS = ("\n", ":", '"', "*")
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """Parameters of one request's sampler chain; the defaults leave the distribution as it is."""
+
+    temperature: float = 1.0
+    """0 takes the most likely token."""
+    top_k: int = 0
+    """0 keeps all."""
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    top_n_sigma: float = -1.0
+    """Negative: off."""
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    """Tokens the repeat penalty looks back over, prompt included."""
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_last_n: int = 4096
+    mirostat: Literal[0, 1, 2] = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    """None draws a new one."""
+    min_keep: int = 1
+
+
+class Sampler:
+    """Owner of one request's ``llama_sampler`` chain.
+
+    ``prompt`` is what the repeat penalty and DRY look back on.
+    """
+
+    def __init__(self, options: SamplingOptions, vocab: Vocab, *, prompt: Sequence[int]) -> None:
+        library = llama()
+        self._llama = library
+        self._keep: list[object] = []
+        self.seed = options.seed if options.seed is not None else secrets.randbits(31)
+        self._chain: Any = library.llama_sampler_chain_init(
+            library.llama_sampler_chain_default_params()
+        )
+        for sampler in self._samplers(options, vocab, prompt):
+            library.llama_sampler_chain_add(self._chain, sampler)
+
+    def sample(self, context_handle: Any, index: int) -> int:
+        """Choose a token from the logits of output ``index`` and take it into the history."""
+        token: int = self._llama.llama_sampler_sample(self._chain, context_handle, index)
+        return token
+
+    def close(self) -> None:
+        """Free the chain; may be called twice."""
+        if self._chain:
+            self._llama.llama_sampler_free(self._chain)
+            self._chain = None
+
+    def _samplers(self, o: SamplingOptions, vocab: Vocab, prompt: Sequence[int]) -> list[Any]:
+        samplers = self._adjustments(o, vocab, prompt)
+        lib = self._llama
+        if o.temperature <= 0:
+            return [*samplers, lib.llama_sampler_init_greedy()]
+        temperature = lib.llama_sampler_init_temp_ext(
+            o.temperature, o.dynatemp_range, o.dynatemp_exponent
+        )
+        if o.mirostat == 1:
+            draw = lib.llama_sampler_init_mirostat(
+                vocab.n_tokens, self.seed, o.mirostat_tau, o.mirostat_eta, _MIROSTAT_M
+            )
+            return [*samplers, temperature, draw]
+        if o.mirostat == 2:
+            draw = lib.llama_sampler_init_mirostat_v2(self.seed, o.mirostat_tau, o.mirostat_eta)
+            return [*samplers, temperature, draw]
+        samplers += self._truncations(o)
+        return [*samplers, temperature, lib.llama_sampler_init_dist(self.seed)]
+
+    def _adjustments(self, o: SamplingOptions, vocab: Vocab, prompt: Sequence[int]) -> list[Any]:
+        lib, n_vocab = self._llama, vocab.n_tokens
+        samplers = []
+        if o.logit_bias:
+            biases = (lib.llama_logit_bias * len(o.logit_bias))()
+            for entry, (token, bias) in zip(biases, o.logit_bias.items(), strict=True):
+                entry.token, entry.bias = token, bias
+            self._keep.append(biases)
+            samplers.append(lib.llama_sampler_init_logit_bias(n_vocab, len(biases), biases))
+        if o.repeat_penalty != 1.0 and o.repeat_last_n > 0:
+            repeat = lib.llama_sampler_init_penalties(
+                n_vocab, o.repeat_last_n, o.repeat_penalty, 0.0, 0.0
+            )
+            for token in prompt[-o.repeat_last_n :]:
+                lib.llama_sampler_accept(repeat, token)
+            samplers.append(repeat)
+        if o.frequency_penalty or o.presence_penalty:
+            samplers.append(
+                lib.llama_sampler_init_penalties(
+                    n_vocab, _WHOLE_ANSWER, 1.0, o.frequency_penalty, o.presence_penalty
+                )
+            )
+        if o.dry_multiplier:
+            samplers.append(self._dry(o, vocab, prompt))
+        return samplers
+
+    def _dry(self, o: SamplingOptions, vocab: Vocab, prompt: Sequence[int]) -> Any:
+        lib = self._llama
+        breakers = (ctypes.c_char_p * len(_DRY_BREAKERS))(*(b.encode() for b in _DRY_BREAKERS))
+        dry = lib.llama_sampler_init_dry(
+            vocab.pointer,
+            o.dry_multiplier,
+            o.dry_base,
+            o.dry_allowed_length,
+            o.dry_last_n,
+            breakers,
+            len(_DRY_BREAKERS),
+        )
+        for token in prompt[-o.dry_last_n :]:
+            lib.llama_sampler_accept(dry, token)
+        return dry
+
+    def _truncations(self, o: SamplingOptions) -> list[Any]:
+        lib, keep = self._llama, max(1, o.min_keep)
+        samplers = []
+        if o.top_n_sigma > 0:
+            samplers.append(lib.llama_sampler_init_top_n_sigma(o.top_n_sigma))
+        if o.top_k > 0:
+            samplers.append(lib.llama_sampler_init_top_k(o.top_k))
+        if o.typical_p < 1:
+            samplers.append(lib.llama_sampler_init_typical(o.typical_p, keep))
+        if o.top_p < 1:
+            samplers.append(lib.llama_sampler_init_top_p(o.top_p, keep))
+        if o.min_p > 0:
+            samplers.append(lib.llama_sampler_init_min_p(o.min_p, keep))
+        if o.xtc_probability > 0:
+            samplers.append(
+                lib.llama_sampler_init_xtc(o.xtc_probability, o.xtc_threshold, keep, self.seed)
+            )
+        return samplers

@@ -1,0 +1,71 @@
+"""How large a context fits: plain functions of values from the header and the machine."""
+
+from __future__ import annotations
+
+from mofa_gguf.engine.header import GGUFHeader
+from mofa_gguf.engine.tensor_types import TYPES_BY_NAME
+
+MIN_AUTO_CTX = 512
+DEFAULT_TRAINED_CTX = 4096
+_CTX_STEP = 256
+# Half of what is free after the weights: the rest is for compute buffers and the host program.
+_SHARE_FOR_CACHE = 0.5
+
+
+def _per_layer(value: object, n_layers: int) -> list[int]:
+    if isinstance(value, list):
+        return [int(v) for v in value]
+    return [int(value) if isinstance(value, int) else 0] * n_layers
+
+
+def kv_bytes_per_token(header: GGUFHeader, type_k: str, type_v: str) -> int:
+    """Bytes of KV cache that one token of context takes, over all layers; 0 if it has none."""
+    n_layers = int(header.hyperparameter("block_count", 0))
+    n_heads = header.hyperparameter("attention.head_count", 0)
+    kv_heads = _per_layer(header.hyperparameter("attention.head_count_kv", n_heads), n_layers)
+    first_heads = max(_per_layer(n_heads, n_layers), default=0)
+    n_embd = int(header.hyperparameter("embedding_length", 0))
+    head = n_embd // first_heads if first_heads else 0
+    length_k = int(header.hyperparameter("attention.key_length", head))
+    length_v = int(header.hyperparameter("attention.value_length", head))
+    k, v = TYPES_BY_NAME[type_k.upper()], TYPES_BY_NAME[type_v.upper()]
+    total = sum(kv_heads)
+    return (
+        total * length_k * k.n_block_bytes // k.block_size
+        + total * length_v * v.n_block_bytes // v.block_size
+    )
+
+
+def trained_context(header: GGUFHeader) -> int:
+    """Tokens of context the model was trained for, as its file says."""
+    value = header.hyperparameter("context_length", DEFAULT_TRAINED_CTX)
+    return int(value) if isinstance(value, int) and value > 0 else DEFAULT_TRAINED_CTX
+
+
+def auto_context(
+    header: GGUFHeader, *, type_k: str, type_v: str, available_bytes: int, weights_bytes: int
+) -> int:
+    """The model's trained context, or as much of it as memory has room for.
+
+    ``weights_bytes`` is what the weights will take of ``available_bytes`` (0 where they lie
+    elsewhere). Never less than 512 tokens (or the trained context, if that is smaller).
+    """
+    trained = trained_context(header)
+    per_token = kv_bytes_per_token(header, type_k, type_v)
+    if per_token == 0:
+        return trained
+    room = max(0, available_bytes - weights_bytes) * _SHARE_FOR_CACHE
+    fitting = int(room // per_token) // _CTX_STEP * _CTX_STEP
+    return min(trained, max(MIN_AUTO_CTX, fitting))
+
+
+def auto_gpu_layers(n_layers: int, *, weights_bytes: int, free_bytes: int) -> int:
+    """How many of ``n_layers`` fit into ``free_bytes`` of GPU memory (10 % kept for buffers).
+
+    The output layer counts as one more, as in llama.cpp: a full offload is ``n_layers + 1``.
+    """
+    room = free_bytes * 0.9
+    if weights_bytes <= room:
+        return n_layers + 1
+    per_layer = weights_bytes / (n_layers + 1)
+    return max(0, min(n_layers, int(room / per_layer)))

@@ -1,0 +1,155 @@
+"""A model's vocabulary as llama.cpp sees it: text to tokens, tokens to bytes."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mofa_gguf.engine.errors import EngineError, ModelFileError
+from mofa_gguf.engine.native import llama, take_errors
+
+
+class Vocab:
+    """Tokenizer of a loaded model.
+
+    The pointer belongs to ``owner`` (a model handle), which is kept alive as long as this object.
+    Safe to use from several threads: llama.cpp only reads it.
+    """
+
+    def __init__(self, pointer: Any, *, owner: object) -> None:
+        self._pointer = pointer
+        self._owner = owner
+        self._llama = llama()
+        self.n_tokens: int = self._llama.llama_vocab_n_tokens(pointer)
+
+    @property
+    def pointer(self) -> Any:
+        """``const llama_vocab *``, for calls into llama.cpp."""
+        return self._pointer
+
+    def tokenize(
+        self, text: str, *, add_special: bool = False, parse_special: bool = False
+    ) -> list[int]:
+        """Token ids of ``text``.
+
+        ``add_special`` adds what the model wants around a text (bos, eos, [CLS], [SEP]);
+        ``parse_special`` reads control tokens written out in the text as tokens.
+        Raises EngineError if llama.cpp cannot tokenize the text.
+        """
+        data = text.encode("utf-8", errors="surrogatepass")
+        capacity = len(data) + 8
+        for _ in range(2):
+            buffer = (self._llama.llama_token * capacity)()
+            n = self._llama.llama_tokenize(
+                self._pointer, data, len(data), buffer, capacity, add_special, parse_special
+            )
+            if n >= 0:
+                return list(buffer[:n])
+            capacity = -n
+        raise EngineError(f"llama.cpp could not tokenize a text of {len(data)} bytes")
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes a token stands for; control tokens give b"" unless ``special``."""
+        capacity = 64
+        for _ in range(2):
+            buffer = ctypes.create_string_buffer(capacity)
+            n = self._llama.llama_token_to_piece(self._pointer, token, buffer, capacity, 0, special)
+            if n >= 0:
+                return buffer.raw[:n]
+            capacity = -n
+        raise EngineError(f"llama.cpp has no text for token {token}")
+
+    def detokenize(
+        self, tokens: list[int], *, remove_special: bool = False, unparse_special: bool = False
+    ) -> str:
+        """Text of ``tokens``; bytes that are no UTF-8 become U+FFFD."""
+        array = (self._llama.llama_token * max(1, len(tokens)))(*tokens)
+        capacity = 16 * len(tokens) + 16
+        for _ in range(2):
+            buffer = ctypes.create_string_buffer(capacity)
+            n = self._llama.llama_detokenize(
+                self._pointer,
+                array,
+                len(tokens),
+                buffer,
+                capacity,
+                remove_special,
+                unparse_special,
+            )
+            if n >= 0:
+                return buffer.raw[:n].decode("utf-8", errors="replace")
+            capacity = -n
+        raise EngineError(f"llama.cpp could not detokenize {len(tokens)} tokens")
+
+    def text(self, token: int) -> str:
+        """The token's entry in the vocabulary, as it is stored there."""
+        raw: bytes = self._llama.llama_vocab_get_text(self._pointer, token)
+        return raw.decode("utf-8", errors="replace")
+
+    def is_eog(self, token: int) -> bool:
+        """Whether llama.cpp takes the token for an end of generation."""
+        return bool(self._llama.llama_vocab_is_eog(self._pointer, token))
+
+    def is_control(self, token: int) -> bool:
+        """Whether the token is a control token (no text of its own)."""
+        return bool(self._llama.llama_vocab_is_control(self._pointer, token))
+
+    def _optional(self, token: int) -> int | None:
+        return None if token < 0 else token
+
+    @property
+    def bos(self) -> int | None:
+        """Id of the beginning-of-sequence token, if there is one."""
+        return self._optional(self._llama.llama_vocab_bos(self._pointer))
+
+    @property
+    def eos(self) -> int | None:
+        """Id of the end-of-sequence token, if there is one."""
+        return self._optional(self._llama.llama_vocab_eos(self._pointer))
+
+    @property
+    def add_bos(self) -> bool:
+        """Whether the model wants bos in front of a text."""
+        return bool(self._llama.llama_vocab_get_add_bos(self._pointer))
+
+    @property
+    def add_eos(self) -> bool:
+        """Whether the model wants eos behind a text."""
+        return bool(self._llama.llama_vocab_get_add_eos(self._pointer))
+
+
+class VocabFile:
+    """The vocabulary of a GGUF file, loaded without its weights. Use as a context manager.
+
+    Raises ModelFileError when llama.cpp refuses the file.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        library = llama()
+        params = library.llama_model_default_params()
+        params.vocab_only = True
+        take_errors()
+        self._model = library.llama_model_load_from_file(str(path).encode(), params)
+        if not self._model:
+            reason = "; ".join(take_errors()) or "no reason given"
+            raise ModelFileError(path, f"llama.cpp cannot read its vocabulary ({reason})")
+        self.vocab = Vocab(library.llama_model_get_vocab(self._model), owner=self)
+
+    def close(self) -> None:
+        """Free the vocabulary; may be called twice."""
+        if self._model:
+            llama().llama_model_free(self._model)
+            self._model = None
+
+    def __enter__(self) -> VocabFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

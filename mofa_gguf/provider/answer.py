@@ -1,0 +1,90 @@
+"""From the engine's events to the contract's chunks."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from mofa_gguf.chat import OutputParser
+from mofa_gguf.contract import (
+    ChatCompletionChunk,
+    ChunkChoice,
+    ChunkDelta,
+    FinishReason,
+    Role,
+    Usage,
+)
+from mofa_gguf.engine.generation import Generation
+from mofa_gguf.engine.request import ChosenLogprob, FinishEvent, TokenLogprob
+
+
+@dataclass
+class ChunkMaker:
+    """Makes the chunks of one response; they share id, time and model."""
+
+    model: str
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def chunk(self, choice: ChunkChoice, usage: Usage | None = None) -> ChatCompletionChunk:
+        """A chunk about one choice."""
+        return ChatCompletionChunk(
+            id=self.id, created=self.created, model=self.model, choices=[choice], usage=usage
+        )
+
+
+async def choice_chunks(
+    generation: Generation, parser: OutputParser, index: int
+) -> AsyncGenerator[tuple[ChunkChoice, FinishEvent | None], None]:
+    """The chunks of one answer in order; the finishing one comes with the engine's last event.
+
+    Closing this generator cancels the request.
+    """
+    waiting: list[ChosenLogprob] = []
+    yield ChunkChoice(index=index, delta=ChunkDelta(role=Role.ASSISTANT)), None
+    async with aclosing(generation.events()) as events:
+        async for event in events:
+            if isinstance(event, FinishEvent):
+                for delta in parser.close():
+                    yield _choice(index, delta, waiting), None
+                    waiting = []
+                reason = _finish_reason(event, parser)
+                yield _choice(index, ChunkDelta(), waiting, reason), event
+                return
+            waiting += event.logprobs
+            for delta in parser.feed(event.text):
+                yield _choice(index, delta, waiting), None
+                waiting = []
+
+
+def _finish_reason(event: FinishEvent, parser: OutputParser) -> FinishReason:
+    if event.reason == "length":
+        return FinishReason.LENGTH
+    return FinishReason.TOOL_CALLS if parser.message.tool_calls else FinishReason.STOP
+
+
+def _choice(
+    index: int,
+    delta: ChunkDelta,
+    logprobs: Sequence[ChosenLogprob],
+    reason: FinishReason | None = None,
+) -> ChunkChoice:
+    shown = {"content": [_logprob(each) for each in logprobs]} if logprobs else None
+    return ChunkChoice(index=index, delta=delta, finish_reason=reason, logprobs=shown)
+
+
+def _logprob(chosen: ChosenLogprob) -> dict[str, Any]:
+    """OpenAI's shape of a token's log-probability."""
+    return {**_token(chosen), "top_logprobs": [_token(each) for each in chosen.top]}
+
+
+def _token(token: TokenLogprob) -> dict[str, Any]:
+    return {
+        "token": token.data.decode("utf-8", errors="replace"),
+        "logprob": token.logprob,
+        "bytes": list(token.data),
+    }

@@ -1,0 +1,144 @@
+"""What a provider says of its model: name, abilities, health, model info."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mofa_gguf.chat import ChatTemplate, TemplateError
+from mofa_gguf.contract import ModelCapabilities, ModelInfo
+from mofa_gguf.engine.errors import ModelFileError
+from mofa_gguf.engine.header import GGUFHeader, read_header
+from mofa_gguf.provider.loaded import TEMPLATE_KEY, LoadedModel
+from mofa_gguf.settings import GGUFConfig
+
+_NOT_POOLED = (0, 4)  # pooling types "none" and "rank": no sentence vectors
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a model can be asked for."""
+
+    chat: bool
+    tools: bool
+    embedding: bool
+
+
+NOTHING_KNOWN = Abilities(chat=False, tools=False, embedding=False)
+
+
+@dataclass(frozen=True)
+class Health:
+    """Whether a provider can answer, and how its model is loaded."""
+
+    healthy: bool
+    model: str
+    problem: str | None = None
+    path: Path | None = None
+    n_ctx: int | None = None
+    n_ctx_requested: int | str | None = None
+    n_gpu_layers: int | None = None
+    n_gpu_layers_requested: int | str | None = None
+    n_layers: int | None = None
+    devices: tuple[str, ...] = ()
+    cache_type_k: str | None = None
+    cache_type_v: str | None = None
+
+
+def model_name(config: GGUFConfig) -> str:
+    """The configured name, else the file's or folder's name, else the hub id."""
+    if config.name:
+        return config.name
+    path = Path(config.model)
+    if path.suffix == ".gguf":
+        return path.stem
+    return path.resolve().name if path.is_dir() else config.model
+
+
+def is_embedding_model(header: GGUFHeader) -> bool:
+    """Whether the file says that its model makes vectors: an encoder, or one with a pooling."""
+    pooling = header.hyperparameter("pooling_type")
+    return header.hyperparameter("attention.causal", True) is False or pooling in (1, 2, 3)
+
+
+def abilities_of(model: LoadedModel) -> Abilities:
+    """The abilities of a loaded model."""
+    return _abilities(model.header, model.template)
+
+
+def peek(config: GGUFConfig) -> Abilities:
+    """The abilities of a model that is not loaded, from its file's header if there is one."""
+    path = Path(config.model).expanduser()
+    if path.suffix != ".gguf" or not path.is_file():
+        return NOTHING_KNOWN
+    try:
+        header = read_header(path)
+        source = config.chat_template or header.metadata.get(TEMPLATE_KEY)
+        return _abilities(header, ChatTemplate(source) if source else None)
+    except (ModelFileError, TemplateError):
+        return NOTHING_KNOWN
+
+
+def _abilities(header: GGUFHeader, template: ChatTemplate | None) -> Abilities:
+    only_embeds = is_embedding_model(header)
+    return Abilities(
+        chat=not only_embeds,
+        tools=not only_embeds and template is not None and template.capabilities.tools,
+        embedding=header.hyperparameter("pooling_type") not in _NOT_POOLED,
+    )
+
+
+def health_of(model: LoadedModel, name: str) -> Health:
+    """The health of a loaded model."""
+    engine, offload = model.engine, model.engine.model.offload
+    return Health(
+        healthy=not engine.closed,
+        model=name,
+        problem="the engine is closed" if engine.closed else None,
+        path=model.resolved.path,
+        n_ctx=engine.n_ctx,
+        n_ctx_requested=engine.options.n_ctx,
+        n_gpu_layers=offload.n_layers,
+        n_gpu_layers_requested=offload.requested,
+        n_layers=offload.n_total,
+        devices=offload.devices or ("CPU",),
+        cache_type_k=engine.options.cache_type_k,
+        cache_type_v=engine.options.cache_type_v,
+    )
+
+
+def model_info(model: LoadedModel, name: str) -> ModelInfo:
+    """MoFA's description of a loaded model."""
+    abilities = abilities_of(model)
+    metadata: Any = model.header.metadata
+    return ModelInfo(
+        id=name,
+        name=str(metadata.get("general.name") or name),
+        description=_describe(model),
+        context_window=model.engine.n_ctx,
+        max_output_tokens=model.engine.n_ctx if abilities.chat else None,
+        capabilities=ModelCapabilities(
+            streaming=abilities.chat,
+            tools=abilities.tools,
+            vision=False,
+            json_mode=abilities.chat,
+            json_schema=abilities.chat,
+        ),
+    )
+
+
+def _describe(model: LoadedModel) -> str:
+    engine, weights = model.engine, model.engine.model
+    offload = weights.offload
+    where = (
+        f"{offload.n_layers} of {offload.n_total} layers on {', '.join(offload.devices)}"
+        if offload.n_layers
+        else "on the CPU"
+    )
+    return (
+        f"{weights.description}, {weights.n_parameters / 1e6:,.1f} M parameters, "
+        f"{weights.n_bytes / 2**20:,.1f} MiB, {where} (n_gpu_layers={offload.requested}), "
+        f"context {engine.n_ctx} (n_ctx={engine.options.n_ctx}), "
+        f"KV cache {engine.options.cache_type_k}/{engine.options.cache_type_v}"
+    )

@@ -1,0 +1,61 @@
+"""The rooms' errors as the contract's, translated once, at the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mofa_gguf import contract
+from mofa_gguf.chat import errors as chat
+from mofa_gguf.convert import errors as convert
+from mofa_gguf.engine import errors as engine
+from mofa_gguf.store import errors as store
+
+_Translator = Callable[[Any, str], contract.LLMError]
+
+# The first class that fits decides, so subclasses stand before their bases.
+_TRANSLATIONS: tuple[tuple[type[Exception], _Translator], ...] = (
+    (engine.UnsupportedModel, lambda e, m: contract.ProviderNotSupported(m, provider="gguf")),
+    (engine.ModelFileError, lambda e, m: contract.ConfigError(m, path=e.path)),
+    (engine.DeviceUnavailable, lambda e, m: contract.ProviderNotSupported(m, provider="gguf")),
+    (engine.OutOfMemory, lambda e, m: contract.QuotaExceeded(m)),
+    (
+        engine.PromptTooLong,
+        lambda e, m: contract.ContextLengthExceeded(m, n_tokens=e.n_tokens, n_ctx=e.n_ctx),
+    ),
+    (engine.QueueFull, lambda e, m: contract.RateLimited(m, limit=e.limit)),
+    (engine.DeadlineExceeded, lambda e, m: contract.Timeout(m, timeout_s=e.deadline_s)),
+    (engine.InvalidOption, lambda e, m: contract.ConfigError(m, field=e.field)),
+    (engine.ConstraintError, lambda e, m: contract.ConfigError(m, field="response_format")),
+    (engine.EngineClosed, lambda e, m: contract.Other(m)),
+    (engine.EngineError, lambda e, m: contract.ApiError(m, code="500")),
+    (chat.UnsupportedContent, lambda e, m: contract.ProviderNotSupported(m, provider="gguf")),
+    (chat.TemplateError, lambda e, m: contract.ConfigError(m)),
+    (store.ModelMissing, lambda e, m: contract.ModelNotFound(m, model=e.model)),
+    (store.DownloadFailed, lambda e, m: contract.NetworkError(m)),
+    (store.StoreError, lambda e, m: contract.ConfigError(m)),
+    (
+        convert.UnsupportedArchitecture,
+        lambda e, m: contract.ProviderNotSupported(m, provider="gguf", known=e.known),
+    ),
+    (convert.ConversionError, lambda e, m: contract.ConfigError(m)),
+)
+_KNOWN = tuple(kind for kind, _ in _TRANSLATIONS)
+
+
+def translate(error: Exception) -> contract.LLMError:
+    """The contract's error for one of the rooms' errors."""
+    for kind, make in _TRANSLATIONS:
+        if isinstance(error, kind):
+            return make(error, str(error))
+    raise TypeError(f"{type(error).__name__} is no error of the rooms")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Errors of the rooms that pass this block become the contract's."""
+    try:
+        yield
+    except _KNOWN as error:
+        raise translate(error) from error

@@ -1,0 +1,151 @@
+"""A loaded model with all that a provider needs of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mofa_gguf.chat import ChatTemplate, default_template
+from mofa_gguf.contract import ChatMessage, ConfigError, Tool
+from mofa_gguf.engine.constraint import ConstraintFactory
+from mofa_gguf.engine.engine import Engine
+from mofa_gguf.engine.header import GGUFHeader
+from mofa_gguf.engine.vocab import Vocab
+from mofa_gguf.settings import GGUFConfig
+from mofa_gguf.store import ResolvedModel, resolve
+
+logger = logging.getLogger(__name__)
+
+TEMPLATE_KEY = "tokenizer.chat_template"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered conversation and its tokens."""
+
+    text: str
+    tokens: list[int]
+
+
+class LoadedModel:
+    """Engine, chat template and constraints of one model file. Close it when done."""
+
+    def __init__(self, config: GGUFConfig, resolved: ResolvedModel, engine: Engine) -> None:
+        self.config = config
+        self.resolved = resolved
+        self.engine = engine
+        self.template = chat_template(config, engine.model.header, engine.model.vocab)
+
+    @classmethod
+    def load(cls, config: GGUFConfig) -> LoadedModel:
+        """Find the file (converting or downloading it if need be) and load it; blocks."""
+        started = time.monotonic()
+        resolved = resolve(
+            config.model,
+            cache_dir=config.cache_dir,
+            quantization=config.quantization,
+            offline=config.offline,
+        )
+        engine = Engine.load(resolved.path, config.engine_options())
+        try:
+            loaded = cls(config, resolved, engine)
+        except BaseException:
+            engine.close()
+            raise
+        logger.info("%s is ready after %.1f s", resolved.path.name, time.monotonic() - started)
+        return loaded
+
+    @property
+    def header(self) -> GGUFHeader:
+        """What the file says of itself."""
+        return self.engine.model.header
+
+    @property
+    def vocab(self) -> Vocab:
+        """The model's tokenizer."""
+        return self.engine.model.vocab
+
+    @cached_property
+    def constraints(self) -> ConstraintFactory:
+        """Compiles schemas and grammars for this vocabulary."""
+        return ConstraintFactory(self.vocab, eos=sorted(self.engine.model.eog_ids))
+
+    def prompt(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Tool] | None,
+        arguments: dict[str, Any],
+    ) -> Prompt:
+        """The conversation through the model's template, as text and tokens.
+
+        A model that wants bos in front gets one, unless its template wrote it.
+        """
+        text = self.template.render(messages, tools=tools, **arguments)
+        tokens = self.vocab.tokenize(text, parse_special=True)
+        bos = self.vocab.bos
+        if self.vocab.add_bos and bos is not None and tokens[:1] != [bos]:
+            tokens.insert(0, bos)
+        return Prompt(text, tokens)
+
+    def embedding_tokens(self, text: str) -> list[int]:
+        """Tokens of a text to embed, cut to the model's length if the config says so.
+
+        A cut keeps the closing token ([SEP], eos) that the model expects.
+        """
+        tokens = self.vocab.tokenize(text, add_special=True) or self._something()
+        limit = self.engine.n_embedding_max
+        if len(tokens) <= limit or self.config.embedding_overflow == "error":
+            return tokens
+        bare = self.vocab.tokenize(text)
+        n_closing = _length_of_ending(tokens, bare)
+        return [*tokens[: limit - n_closing], *tokens[len(tokens) - n_closing :]]
+
+    def _something(self) -> list[int]:
+        """One token for an empty text, for models that put nothing around it."""
+        for token in (self.vocab.bos, self.vocab.eos):
+            if token is not None:
+                return [token]
+        return self.vocab.tokenize(" ") or [0]
+
+    def close(self) -> None:
+        """Free the model; returns when that is done."""
+        self.engine.close()
+
+
+def chat_template(config: GGUFConfig, header: GGUFHeader, vocab: Vocab) -> ChatTemplate:
+    """The template of the config, else the model's own, else the documented default."""
+
+    def text(token: int | None) -> str:
+        return "" if token is None else vocab.text(token)
+
+    source = _template_source(config) or header.metadata.get(TEMPLATE_KEY) or default_template()
+    return ChatTemplate(source, bos_token=text(vocab.bos), eos_token=text(vocab.eos))
+
+
+def _template_source(config: GGUFConfig) -> str | None:
+    given = config.chat_template
+    if given is None or "{" in given or "\n" in given:
+        return given
+    path = Path(given).expanduser()
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"the chat template {given} cannot be read ({error.strerror}); "
+            "give a readable file or the template itself",
+            field="chat_template",
+            path=path,
+        ) from error
+
+
+def _length_of_ending(tokens: Sequence[int], bare: Sequence[int]) -> int:
+    """How many tokens the model puts behind a text whose own tokens are ``bare``."""
+    for start in range(len(tokens) - len(bare) + 1):
+        if list(tokens[start : start + len(bare)]) == list(bare):
+            return len(tokens) - len(bare) - start
+    return 0

@@ -1,0 +1,184 @@
+"""A request's generation parameters, checked, and put together with the defaults.
+
+A parameter comes from the request, else from the provider's config, else from the model's file
+(``general.sampling.*``, written by converters from generation_config.json), else from here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mofa_gguf.contract import ChatCompletionRequest, ConfigError
+from mofa_gguf.engine.sampling import SamplingOptions
+
+# llama.cpp's own defaults, with MoFA's temperature.
+FALLBACK = SamplingOptions(temperature=0.7, top_k=40, top_p=0.95, min_p=0.05)
+
+# Metadata keys of llama.cpp (src/llama-arch.cpp) and the parameter each one sets.
+_MODEL_KEYS = {
+    "general.sampling.temp": "temperature",
+    "general.sampling.top_k": "top_k",
+    "general.sampling.top_p": "top_p",
+    "general.sampling.min_p": "min_p",
+    "general.sampling.xtc_probability": "xtc_probability",
+    "general.sampling.xtc_threshold": "xtc_threshold",
+    "general.sampling.penalty_last_n": "repeat_last_n",
+    "general.sampling.penalty_repeat": "repeat_penalty",
+    "general.sampling.mirostat": "mirostat",
+    "general.sampling.mirostat_tau": "mirostat_tau",
+    "general.sampling.mirostat_eta": "mirostat_eta",
+}
+# What OpenAI's clients may send along and a local model has no use for.
+_WITHOUT_MEANING = frozenset({"metadata", "service_tier", "session_id", "store", "stream_options"})
+_FROM_REQUEST = (
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "stop",
+    "frequency_penalty",
+    "presence_penalty",
+)
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Parameters(BaseModel):
+    """Everything a request may say about its generation; None where it is silent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Share | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    stop: list[Annotated[str, Field(min_length=1)]] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+
+    top_k: Count | None = None
+    min_p: Share | None = None
+    typical_p: Share | None = None
+    top_n_sigma: float | None = None
+    xtc_probability: Share | None = None
+    xtc_threshold: Share | None = None
+    dynatemp_range: Annotated[float, Field(ge=0)] | None = None
+    dynatemp_exponent: Positive | None = None
+    repeat_penalty: Positive | None = None
+    repeat_last_n: Count | None = None
+    dry_multiplier: Annotated[float, Field(ge=0)] | None = None
+    dry_base: Annotated[float, Field(ge=1)] | None = None
+    dry_allowed_length: Count | None = None
+    dry_last_n: Count | None = None
+    mirostat: Literal[0, 1, 2] | None = None
+    mirostat_tau: Positive | None = None
+    mirostat_eta: Positive | None = None
+    logit_bias: dict[Count, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    min_keep: Annotated[int, Field(ge=1)] | None = None
+
+    n: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many answers."""
+    min_tokens: Count = 0
+    ignore_eos: bool = False
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    enable_thinking: bool | None = None
+    documents: list[Any] | None = None
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """More arguments for the chat template."""
+
+    @property
+    def answer_limit(self) -> int | None:
+        """``max_tokens`` under either of its names."""
+        return self.max_tokens if self.max_tokens is not None else self.max_completion_tokens
+
+    @property
+    def n_top_logprobs(self) -> int | None:
+        """Alternatives to report with each token; None to report nothing."""
+        if self.top_logprobs is not None:
+            return self.top_logprobs
+        return 0 if self.logprobs else None
+
+    @property
+    def template_arguments(self) -> dict[str, Any]:
+        """Arguments for the chat template beside messages and tools."""
+        given = {"enable_thinking": self.enable_thinking, "documents": self.documents}
+        return {
+            **{key: value for key, value in given.items() if value is not None},
+            **self.chat_template_kwargs,
+        }
+
+
+def read_parameters(request: ChatCompletionRequest) -> Parameters:
+    """The request's parameters; ConfigError names the first that is unknown or out of range."""
+    values = {
+        name: value for name in _FROM_REQUEST if (value := getattr(request, name)) is not None
+    }
+    extra = {k: v for k, v in request.extra.items() if k not in _WITHOUT_MEANING and v is not None}
+    try:
+        return Parameters.model_validate({**extra, **values})
+    except ValidationError as error:
+        raise _config_error(error) from error
+
+
+def sampling_options(
+    parameters: Parameters,
+    model_metadata: Mapping[str, Any],
+    *,
+    default_temperature: float | None = None,
+    choice: int = 0,
+) -> SamplingOptions:
+    """The whole set of sampling options of one answer; ``choice`` n of a seeded request is seed+n.
+
+    Mirostat replaces the truncating samplers, as in llama.cpp.
+    """
+    options = replace(FALLBACK, **_model_defaults(model_metadata))
+    if default_temperature is not None:
+        options = replace(options, temperature=default_temperature)
+    names = {field.name for field in fields(SamplingOptions)}
+    given = {
+        name: value
+        for name, value in parameters
+        if name in names and value is not None and name != "seed"
+    }
+    seed = None if parameters.seed is None else (parameters.seed + choice) % 2**32
+    return replace(options, **given, seed=seed)
+
+
+def _model_defaults(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model's file says, as far as it is in range: a file is no authority on that."""
+    found: dict[str, Any] = {}
+    for key, name in _MODEL_KEYS.items():
+        value = metadata.get(key)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        try:
+            found[name] = getattr(Parameters.model_validate({name: value}), name)
+        except ValidationError:
+            continue
+    return found
+
+
+def _config_error(error: ValidationError) -> ConfigError:
+    problem = error.errors()[0]
+    field = str(problem["loc"][0]) if problem["loc"] else "request"
+    if problem["type"] == "extra_forbidden":
+        known = sorted(Parameters.model_fields)
+        close = difflib.get_close_matches(field, known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return ConfigError(
+            f"there is no generation parameter {field!r}; {hint}known are {', '.join(known)}",
+            field=field,
+            known=known,
+        )
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return ConfigError(f"{field} = {problem['input']!r}: {message}", field=field)

@@ -1,0 +1,33 @@
+"""Where models come from and where they live: files, checkpoint folders, the hub, the cache."""
+
+from mofa_gguf.store.errors import (
+    CacheUnavailable,
+    DownloadFailed,
+    ModelMissing,
+    NotAModel,
+    StoreError,
+)
+from mofa_gguf.store.folders import CachedModel, CacheUsage, cache_folder, clear, hub_folder, usage
+from mofa_gguf.store.progress import DownloadProgress, OnProgress, ReadingProgress
+from mofa_gguf.store.resolve import ResolvedModel, demo_checkpoint, pull, resolve
+
+__all__ = [
+    "CacheUnavailable",
+    "CacheUsage",
+    "CachedModel",
+    "DownloadFailed",
+    "DownloadProgress",
+    "ModelMissing",
+    "NotAModel",
+    "OnProgress",
+    "ReadingProgress",
+    "ResolvedModel",
+    "StoreError",
+    "cache_folder",
+    "clear",
+    "demo_checkpoint",
+    "hub_folder",
+    "pull",
+    "resolve",
+    "usage",
+]

@@ -1,0 +1,117 @@
+"""GGUF files with random weights, made in milliseconds without any checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+CONTROL, NORMAL = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class TinyLlama:
+    """Shape of a Llama with random weights and a byte-level vocabulary (one token a byte)."""
+
+    n_layers: int = 2
+    n_embd: int = 64
+    n_heads: int = 4
+    n_kv_heads: int = 2
+    n_ff: int = 128
+    n_ctx: int = 256
+    seed: int = 0
+    chat_template: str | None = CHAT_TEMPLATE
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """More key-value pairs; ints become uint32."""
+
+
+def byte_tokens() -> list[str]:
+    """The 256 byte tokens in GPT-2's printable alphabet."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    table = {b: chr(b) for b in printable}
+    extra = 0
+    for b in range(256):
+        if b not in table:
+            table[b] = chr(256 + extra)
+            extra += 1
+    return [table[b] for b in range(256)]
+
+
+def write_tiny_llama(path: Path, shape: TinyLlama | None = None) -> Path:
+    """Write the model in F32 and return its path."""
+    shape = shape or TinyLlama()
+    writer = gguf.GGUFWriter(path, "llama")
+    tokens = [*byte_tokens(), *SPECIALS]
+    writer.add_context_length(shape.n_ctx)
+    writer.add_embedding_length(shape.n_embd)
+    writer.add_block_count(shape.n_layers)
+    writer.add_feed_forward_length(shape.n_ff)
+    writer.add_head_count(shape.n_heads)
+    writer.add_head_count_kv(shape.n_kv_heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(shape.n_embd // shape.n_heads)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([NORMAL] * 256 + [CONTROL] * len(SPECIALS))
+    writer.add_token_merges([f"{tokens[0]} {tokens[1]}"])
+    writer.add_bos_token_id(256)
+    writer.add_eos_token_id(258)
+    writer.add_add_bos_token(False)
+    if shape.chat_template is not None:
+        writer.add_chat_template(shape.chat_template)
+    for key, value in shape.metadata.items():
+        _add(writer, key, value)
+    _add_tensors(writer, shape, len(tokens))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    elif isinstance(value, list):
+        writer.add_array(key, value)
+    else:
+        writer.add_string(key, value)
+
+
+def _add_tensors(writer: gguf.GGUFWriter, shape: TinyLlama, n_vocab: int) -> None:
+    random = np.random.default_rng(shape.seed)
+
+    def add(name: str, *dims: int, around: float = 0.0, scale: float = 0.2) -> None:
+        values = random.standard_normal(dims).astype(np.float32) * scale + around
+        writer.add_tensor(name, values.astype(np.float32))
+
+    head = shape.n_embd // shape.n_heads
+    kv = head * shape.n_kv_heads
+    add("token_embd.weight", n_vocab, shape.n_embd, scale=1.0)
+    for i in range(shape.n_layers):
+        add(f"blk.{i}.attn_norm.weight", shape.n_embd, around=1.0)
+        add(f"blk.{i}.attn_q.weight", shape.n_embd, shape.n_embd)
+        add(f"blk.{i}.attn_k.weight", kv, shape.n_embd)
+        add(f"blk.{i}.attn_v.weight", kv, shape.n_embd)
+        add(f"blk.{i}.attn_output.weight", shape.n_embd, shape.n_embd)
+        add(f"blk.{i}.ffn_norm.weight", shape.n_embd, around=1.0)
+        add(f"blk.{i}.ffn_gate.weight", shape.n_ff, shape.n_embd)
+        add(f"blk.{i}.ffn_up.weight", shape.n_ff, shape.n_embd)
+        add(f"blk.{i}.ffn_down.weight", shape.n_embd, shape.n_ff)
+    add("output_norm.weight", shape.n_embd, around=1.0)
+    add("output.weight", n_vocab, shape.n_embd)

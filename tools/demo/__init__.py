@@ -1,0 +1,1 @@
+"""How the bundled demo checkpoint is made: dialogues, tokenizer, model, training, scoring."""
