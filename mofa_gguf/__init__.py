@@ -1,1 +1,119 @@
-"""A local language model inside a MoFA agent's own process."""
+"""A local language model inside a MoFA agent's own process.
+
+    from mofa_gguf import GGUFConfig, GGUFProvider, LLMClient
+
+Nothing heavy is imported until it is used: neither llama.cpp nor numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Not lazy: the name is both a subpackage's and a function's, and the function must win. The
+# subpackage's own module is light.
+from mofa_gguf.convert import convert
+
+if TYPE_CHECKING:
+    from mofa_gguf.contract import *
+    from mofa_gguf.convert.report import ConversionReport
+    from mofa_gguf.host import AsyncLLMClient, LLMClient, ProviderRegistry, load_provider
+    from mofa_gguf.provider import GGUFProvider
+    from mofa_gguf.settings import GGUFConfig
+
+__all__ = [
+    "AnyToolChoice",
+    "ApiError",
+    "AsyncLLMClient",
+    "AudioData",
+    "AudioPart",
+    "AuthError",
+    "ChatCompletionChunk",
+    "ChatCompletionRequest",
+    "ChatCompletionResponse",
+    "ChatMessage",
+    "ChatStream",
+    "Choice",
+    "ChunkChoice",
+    "ChunkDelta",
+    "ConfigError",
+    "ContentFiltered",
+    "ContentPart",
+    "ContextLengthExceeded",
+    "ConversionReport",
+    "EmbeddingData",
+    "EmbeddingInput",
+    "EmbeddingRequest",
+    "EmbeddingResponse",
+    "EmbeddingUsage",
+    "FinishReason",
+    "FunctionCall",
+    "FunctionCallDelta",
+    "FunctionDefinition",
+    "GGUFConfig",
+    "GGUFProvider",
+    "ImageDetail",
+    "ImagePart",
+    "ImageUrl",
+    "JsonSchemaSpec",
+    "LLMClient",
+    "LLMError",
+    "LLMProvider",
+    "LLMResponseMetadata",
+    "MessageContent",
+    "ModelCapabilities",
+    "ModelInfo",
+    "ModelNotFound",
+    "NetworkError",
+    "Other",
+    "ProviderNotSupported",
+    "ProviderRegistry",
+    "QuotaExceeded",
+    "RateLimited",
+    "ResponseFormat",
+    "ResponseGatherer",
+    "Role",
+    "SerializationError",
+    "SpecificToolChoice",
+    "TextPart",
+    "Timeout",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolChoice",
+    "ToolChoiceFunction",
+    "Usage",
+    "VideoData",
+    "VideoPart",
+    "convert",
+    "gather",
+    "load_provider",
+    "normalize_schema",
+    "split_chunk",
+    "stream_violations",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AsyncLLMClient": "mofa_gguf.host",
+    "ConversionReport": "mofa_gguf.convert.report",
+    "GGUFConfig": "mofa_gguf.settings",
+    "GGUFProvider": "mofa_gguf.provider",
+    "LLMClient": "mofa_gguf.host",
+    "ProviderRegistry": "mofa_gguf.host",
+    "load_provider": "mofa_gguf.host",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES.get(name, "mofa_gguf.contract")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

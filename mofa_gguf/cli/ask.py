@@ -65,7 +65,9 @@ def run(
 
     text = sys.stdin.read() if prompt == "-" else prompt
     if not text.strip():
-        raise CommandError("the prompt is empty; give a question, or '-' with text on standard input")
+        raise CommandError(
+            "the prompt is empty; give a question, or '-' with text on standard input"
+        )
     options = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
     request = _request(text, system=system, schema=_read_schema(schema), options=options)
     with open_client(Choice(model, config, provider, n_ctx, n_gpu_layers)) as client:

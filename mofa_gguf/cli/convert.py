@@ -17,7 +17,7 @@ NAME = "convert"
 
 def run(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A checkpoint folder, or 'demo'.")
+        str, typer.Argument(metavar="SOURCE", help="A checkpoint folder, a hub id, or 'demo'.")
     ],
     output: Annotated[
         Optional[Path],  # noqa: UP045
@@ -38,16 +38,23 @@ def run(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not reload and check the result.")
     ] = False,
+    allow_tokenizer_mismatch: Annotated[
+        bool,
+        typer.Option(
+            "--allow-tokenizer-mismatch",
+            help="Accept that llama.cpp splits some texts in another way than the checkpoint does.",
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Convert a safetensors checkpoint to a quantized GGUF file."""
     from mofa_gguf.cli.output import print_json
     from mofa_gguf.cli.progress import progress_view
     from mofa_gguf.convert import convert
-    from mofa_gguf.store import demo_checkpoint
+    from mofa_gguf.store import locate
 
-    folder = demo_checkpoint() if source == "demo" else Path(source)
-    with progress_view(quiet=json or dry_run) as progress:
+    with progress_view(quiet=json) as progress:
+        folder = locate(source, progress=progress)
         report = convert(
             folder,
             output,
@@ -56,7 +63,8 @@ def run(
             threads=threads,
             verify=not no_verify,
             dry_run=dry_run,
-            progress=progress,
+            allow_tokenizer_mismatch=allow_tokenizer_mismatch,
+            progress=None if dry_run else progress,
         )
     if json:
         print_json(report.to_dict())

@@ -13,7 +13,8 @@ def run(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="org/name, org/name:Q4_K_M, org/name:file.gguf, org/name@revision."
+            metavar="MODEL",
+            help="org/name, org/name:Q4_K_M, org/name:file.gguf, org/name@revision.",
         ),
     ],
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

@@ -68,9 +68,9 @@ def convert(
     and, with ``verify``, has passed its checks; an existing file is replaced only with ``force``.
 
     ``threads`` quantize (by default one for every CPU that the process may use). ``dry_run`` plans
-    without reading weights or writing anything. ``progress`` is called in the calling thread, often.
-    ``allow_tokenizer_mismatch`` accepts a vocabulary with which llama.cpp splits some texts in
-    another way than the checkpoint's tokenizer; the report says so.
+    without reading weights or writing anything. ``progress`` is called in the calling thread,
+    often. ``allow_tokenizer_mismatch`` accepts a vocabulary with which llama.cpp splits some texts
+    in another way than the checkpoint's tokenizer; the report says so.
 
     Raises UnknownQuantization, CheckpointError (missing or broken source, unknown architecture,
     pickled or already quantized weights), TokenizerError, OutputError (target exists, no

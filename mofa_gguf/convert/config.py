@@ -14,7 +14,7 @@ from pathlib import Path
 from mofa_gguf.convert.errors import CheckpointError
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
-"""No JSON file of a checkpoint that is read through here is larger (an index of shards is a few MB)."""
+"""Larger JSON files are refused; the index of a model with many shards has a few MB."""
 _MAX_INT32 = 2**31 - 1
 
 

@@ -146,7 +146,7 @@ _ATTN_OUTPUT: Mapping[str, str] = {
 }
 _FALCON_ATTN_OUTPUT: Mapping[str, str] = {"Q3_K_L": "Q4_K"}
 _EIGHT_EXPERTS_ATTN_OUTPUT = frozenset(
-    "Q2_K Q3_K_S Q3_K_M IQ4_NL Q4_K_S Q4_K_M IQ3_S IQ3_M IQ4_XS".split()
+    ("Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_NL", "Q4_K_S", "Q4_K_M", "IQ3_S", "IQ3_M", "IQ4_XS")
 )
 
 # Where a row is no multiple of 256 elements.

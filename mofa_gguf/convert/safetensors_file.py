@@ -41,7 +41,7 @@ FLOAT_TYPES = tuple(_NUMPY)
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies in its file: ``start`` and ``stop`` are byte offsets from its beginning."""
+    """A tensor's place: ``start`` and ``stop`` are byte offsets from the file's beginning."""
 
     name: str
     dtype: str

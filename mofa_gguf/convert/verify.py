@@ -42,7 +42,7 @@ def verify(
             raise VerificationError(target, name, str(error)) from error
 
 
-class _Failed(Exception):  # noqa: N818 - never leaves this module
+class _Failed(Exception):
     """A check did not pass."""
 
 

@@ -18,11 +18,16 @@ from mofa_gguf.engine.errors import EngineError, InvalidOption
 from mofa_gguf.engine.native import ggml
 from mofa_gguf.engine.tensor_types import TYPES_BY_NAME, TensorType
 
-# ggml_quantize_requires_imatrix, plus what it has no kernel for: ggml would end the process.
-_PLAIN = frozenset(
-    "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS IQ3_S "
-    "TQ1_0 TQ2_0".split()
-)
+# The types that can be made, and where each block of them holds what can become infinite: byte
+# offsets of its float16 scales (block_* structures in ggml/src/ggml-common.h). The others need an
+# importance matrix or have no kernel, and ggml would end the process.
+_SCALES: dict[str, tuple[int, ...]] = {
+    "F32": (), "F16": (0,), "BF16": (0,),
+    "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,),
+    "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,),
+    "IQ4_NL": (0,), "IQ4_XS": (0,), "IQ3_S": (0,), "TQ1_0": (52,), "TQ2_0": (64,),
+}  # fmt: skip
+_FLOAT16_EXPONENT, _BFLOAT16_EXPONENT = 0x7C00, 0x7F80
 
 
 class NotRepresentable(EngineError):
@@ -64,7 +69,7 @@ def library_type(type_id: int) -> tuple[str, int, int]:
 
 def can_quantize_to(target: TensorType) -> bool:
     """Whether :func:`quantize_rows` makes this type."""
-    return target.name in _PLAIN
+    return target.name in _SCALES
 
 
 def quantize_rows(values: npt.NDArray[np.float32], target: TensorType) -> npt.NDArray[np.uint8]:
@@ -88,22 +93,13 @@ def quantize_rows(values: npt.NDArray[np.float32], target: TensorType) -> npt.ND
     return result
 
 
-# Where each block holds its scales: byte offsets of the float16 fields in a block, which are all
-# that can become infinite (block_* structures in ggml/src/ggml-common.h).
-_SCALES: dict[str, tuple[int, ...]] = {
-    "F16": (0,),
-    "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,),
-    "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,),
-    "IQ4_NL": (0,), "IQ4_XS": (0,), "IQ3_S": (0,), "TQ1_0": (52,), "TQ2_0": (64,),
-}  # fmt: skip
-
-
 def _check(rows: npt.NDArray[np.uint8], target: TensorType) -> None:
     """What ggml_validate_row_data checks, without its output on standard error."""
     blocks = rows.reshape(-1, target.n_block_bytes)
-    for offset in _SCALES.get(target.name, ()):
+    exponent = _BFLOAT16_EXPONENT if target.name == "BF16" else _FLOAT16_EXPONENT
+    for offset in _SCALES[target.name]:
         field: npt.NDArray[Any] = np.ascontiguousarray(blocks[:, offset : offset + 2])
-        if ((field.view(np.uint16) & 0x7C00) == 0x7C00).any():
+        if ((field.view(np.uint16) & exponent) == exponent).any():
             raise NotRepresentable(target.name)
 
 

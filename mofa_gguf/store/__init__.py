@@ -9,7 +9,7 @@ from mofa_gguf.store.errors import (
 )
 from mofa_gguf.store.folders import CachedModel, CacheUsage, cache_folder, clear, hub_folder, usage
 from mofa_gguf.store.progress import DownloadProgress, OnProgress, ReadingProgress
-from mofa_gguf.store.resolve import ResolvedModel, demo_checkpoint, pull, resolve
+from mofa_gguf.store.resolve import ResolvedModel, demo_checkpoint, locate, pull, resolve
 
 __all__ = [
     "CacheUnavailable",
@@ -27,6 +27,7 @@ __all__ = [
     "clear",
     "demo_checkpoint",
     "hub_folder",
+    "locate",
     "pull",
     "resolve",
     "usage",

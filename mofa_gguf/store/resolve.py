@@ -75,6 +75,27 @@ def resolve(
     return ResolvedModel(found, "hub", str(model))
 
 
+def locate(
+    model: str | Path,
+    *,
+    cache_dir: str | Path | None = None,
+    base_dir: str | Path | None = None,
+    offline: bool = False,
+    progress: OnProgress | None = None,
+) -> Path:
+    """The GGUF file or checkpoint folder that ``model`` names, as it is: nothing is converted.
+
+    A hub model is downloaded if it is not on disk, unless ``offline``. Raises ModelMissing,
+    NotAModel, DownloadFailed and CacheUnavailable.
+    """
+    reference = read_reference(str(model), base_dir=Path(base_dir) if base_dir else None)
+    if isinstance(reference, DemoReference):
+        return demo_checkpoint()
+    if isinstance(reference, HubReference):
+        return _from_hub(reference, cache_dir, offline=offline, progress=progress)[0]
+    return _model_path(reference.path)
+
+
 def pull(
     model: str,
     *,
@@ -130,15 +151,22 @@ def _from_path(
     quantization: str,
     progress: OnProgress | None,
 ) -> ResolvedModel:
+    found = _model_path(path)
+    if not found.is_dir():
+        return ResolvedModel(found, "gguf", model)
+    converted = cache.get(found, quantization, progress=progress)
+    return ResolvedModel(converted, "checkpoint", model, found)
+
+
+def _model_path(path: Path) -> Path:
+    """The GGUF file that a path stands for, or the path itself if it is a folder without one.
+
+    Such a folder need not be a checkpoint: the converter says what is missing in it.
+    """
     if not path.is_dir():
-        return ResolvedModel(_gguf_file(path), "gguf", model)
-    if not (path / "config.json").is_file():
-        inside = _only_gguf(path)
-        if inside is not None:
-            return ResolvedModel(_gguf_file(inside), "gguf", model)
-    # A folder that is no checkpoint either gets the converter's answer, which says what is missing.
-    converted = cache.get(path, quantization, progress=progress)
-    return ResolvedModel(converted, "checkpoint", model, path)
+        return _gguf_file(path)
+    inside = None if (path / "config.json").is_file() else _only_gguf(path)
+    return path if inside is None else _gguf_file(inside)
 
 
 def _only_gguf(folder: Path) -> Path | None:

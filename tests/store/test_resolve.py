@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mofa_gguf.store import ModelMissing, NotAModel, demo_checkpoint, resolve
+from mofa_gguf.store import DownloadFailed, ModelMissing, NotAModel, demo_checkpoint, locate, resolve
 from mofa_gguf.store import resolve as resolve_function
 from mofa_gguf.store.progress import ReadingProgress
 from tests.store.checkpoints import RecordingConverter, make_checkpoint
@@ -104,6 +104,16 @@ def test_an_explicit_cache_folder_is_used(tmp_path: Path) -> None:
 def test_a_missing_model_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ModelMissing, match="does not exist"):
         resolve(str(tmp_path / "none.gguf"))
+
+
+def test_locating_converts_and_downloads_nothing(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "tiny")
+    path = gguf(tmp_path / "models" / "x.gguf")
+    assert locate(str(folder)) == folder
+    assert locate(str(path.parent)) == path
+    with pytest.raises(DownloadFailed, match="offline is set"):
+        locate("org/name", offline=True)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_an_installation_without_the_demo_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

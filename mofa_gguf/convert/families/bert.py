@@ -6,6 +6,9 @@ sentence-transformers files.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from mofa_gguf.convert.checkpoint import inside
 from mofa_gguf.convert.config import Config, read_json
 from mofa_gguf.convert.errors import CheckpointError
@@ -66,7 +69,7 @@ class Bert(Family):
         *_linear(f"{_LAYER}.output.dense", "blk.{i}.ffn_down", "embd", "ff"),
         *_norm(f"{_LAYER}.output.LayerNorm", "blk.{i}.layer_output_norm"),
     )
-    skip = {
+    skip: ClassVar[Mapping[str, str]] = {
         "embeddings.position_ids": "llama.cpp counts the positions itself",
         "pooler.*": "the pooler's dense layer is no part of an embedding",
         "cls.*": "the heads of pre-training are no part of an embedding",
@@ -132,7 +135,10 @@ class Bert(Family):
             metadata.uint32("mofa_gguf.max_sequence_length", limits.integer("max_seq_length"))
 
     def _pooling_folder(self) -> str | None:
-        """Where modules.json keeps the pooling's settings. Raises for modules that change vectors."""
+        """Where modules.json keeps the pooling's settings.
+
+        Raises CheckpointError for modules that change vectors in ways llama.cpp cannot.
+        """
         path = inside(self.checkpoint.folder, "modules.json")
         if not path.exists():
             return None

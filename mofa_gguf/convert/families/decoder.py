@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -63,7 +63,7 @@ class Decoder(Family):
     activations: ClassVar[tuple[str, ...]] = ("silu", "swish")
     """What hidden_act may be; llama.cpp has the activation built in."""
     tied_by_default: ClassVar[bool] = False
-    skip = {
+    skip: ClassVar[Mapping[str, str]] = {
         "model.layers.*.self_attn.rotary_emb.inv_freq": "llama.cpp computes the frequencies",
         "model.rotary_emb.inv_freq": "llama.cpp computes the frequencies",
     }

@@ -100,7 +100,10 @@ class Rope:
         smooth = (np.float32(n_original) / wavelengths - np.float32(low)) / np.float32(high - low)
         between = np.float32(1.0) / ((1 - smooth) / np.float32(factor) + smooth)
         scaled = np.where(wavelengths > n_original / low, np.float32(factor), between)
-        return np.where(wavelengths < n_original / high, np.float32(1.0), scaled).astype(np.float32)
+        factors: npt.NDArray[np.float32] = np.where(
+            wavelengths < n_original / high, np.float32(1.0), scaled
+        ).astype(np.float32)
+        return factors
 
 
 KINDS = ("default", "linear", "dynamic", "yarn", "llama3")

@@ -54,6 +54,26 @@ def from_tokenizer_config(config: Mapping[str, object], path: Path) -> list[Adde
     return tokens
 
 
+def named_special_tokens(
+    settings: Iterable[Mapping[str, object]], vocabulary: Mapping[str, int], added: set[int]
+) -> list[AddedToken]:
+    """Tokens of the vocabulary that tokenizer_config.json or special_tokens_map.json give a role.
+
+    Tokenizers without a tokenizer.json list only those added later; bos, eos and their like are
+    special all the same.
+    """
+    found: dict[int, AddedToken] = {}
+    for place in settings:
+        for key, value in place.items():
+            text = value.get("content") if isinstance(value, dict) else value
+            if not key.endswith("_token") or not isinstance(text, str):
+                continue
+            token = vocabulary.get(text)
+            if token is not None and token not in added:
+                found[token] = AddedToken(token, text, True)
+    return list(found.values())
+
+
 def place_added(
     table: TokenTable, tokens: Iterable[AddedToken], *, escaped_spaces: bool = False
 ) -> None:

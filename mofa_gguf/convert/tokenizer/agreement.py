@@ -18,8 +18,16 @@ from mofa_gguf.engine.vocab import Vocab
 
 _N_SHOWN = 5
 
-# kind -> tag of a battery text -> what llama.cpp does differently there.
-LIMITS: dict[str, dict[str, str]] = {}
+# kind -> tag of a battery text -> what llama.cpp does differently there (src/llama-vocab.cpp).
+LIMITS: dict[str, dict[str, str]] = {
+    "wordpiece": {
+        "hangul": "llama.cpp's WordPiece keeps only the first part of a decomposed character",
+        "marks": "llama.cpp's WordPiece drops every combining mark, BERT only non-spacing ones",
+    },
+    "spm": {
+        "leading-space": "llama.cpp prefixes a space even where a text begins with one",
+    },
+}
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,7 @@ def read_byte_level_bpe(source: TokenizerJson, *, n_vocab: int) -> KindVocabular
     place_added(table, source.added)
     merges = [f"{_spaceless(a)} {_spaceless(b)}" for a, b in source.merges()]
     lists = table.finish()
-    return KindVocabulary(
-        "bpe", "gpt2", lists, merges=merges, warnings=tuple(table.warnings)
-    )
+    return KindVocabulary("bpe", "gpt2", lists, merges=merges, warnings=tuple(table.warnings))
 
 
 def _spaceless(part: str) -> str:

@@ -18,7 +18,12 @@ from mofa_gguf.convert.tokenizer.pretokenizer import rank
 from mofa_gguf.convert.tokenizer.reference import HuggingFaceReference
 from mofa_gguf.convert.tokenizer.sampling import read_sampling_defaults
 from mofa_gguf.convert.tokenizer.sources import TokenizerSource, open_source
-from mofa_gguf.convert.tokenizer.special import SpecialSources, SpecialTokens, read_special_tokens
+from mofa_gguf.convert.tokenizer.special import (
+    SpecialSources,
+    SpecialTokens,
+    complete_for_kind,
+    read_special_tokens,
+)
 from mofa_gguf.convert.tokenizer.vocabulary import Vocabulary
 from mofa_gguf.convert.tokenizer.vocabulary_file import VocabularyFile
 from mofa_gguf.engine.errors import EngineError
@@ -56,7 +61,17 @@ def build_vocabulary(
     tokenizer_config = read_json(folder, "tokenizer_config.json")
     generation_config = read_json(folder, "generation_config.json")
     source = open_source(folder, tokenizer_config=tokenizer_config, n_vocab=n_vocab)
-    special = _special_tokens(folder, source, tokenizer_config, config, generation_config)
+    special = _special_tokens(
+        source,
+        SpecialSources(
+            folder,
+            tokenizer_config=tokenizer_config,
+            special_tokens_map=read_json(folder, "special_tokens_map.json"),
+            config=config,
+            generation_config=generation_config,
+        ),
+        n_vocab=n_vocab,
+    )
 
     metadata = Metadata()
     metadata.update(source.tables.metadata())
@@ -91,27 +106,18 @@ def check_vocabulary(gguf_path: Path | str, vocabulary: Vocabulary) -> Agreement
 
 
 def _special_tokens(
-    folder: Path,
-    source: TokenizerSource,
-    tokenizer_config: Mapping[str, object],
-    config: Mapping[str, object],
-    generation_config: Mapping[str, object],
+    source: TokenizerSource, sources: SpecialSources, *, n_vocab: int
 ) -> SpecialTokens:
-    sources = SpecialSources(
-        folder,
-        tokenizer_config=tokenizer_config,
-        special_tokens_map=read_json(folder, "special_tokens_map.json"),
-        config=config,
-        generation_config=generation_config,
-    )
-    return read_special_tokens(
+    surroundings = source.reference.surroundings() if source.runs_post_processor else None
+    special = read_special_tokens(
         sources,
         token_ids=source.token_ids,
-        n_vocab=len(source.tables.lists.texts),
-        surroundings=source.reference.surroundings() if source.runs_post_processor else None,
+        n_vocab=n_vocab,
+        surroundings=surroundings,
         default_add=source.default_add,
         known_ids=source.known_ids,
     )
+    return complete_for_kind(special, source.tables, surroundings, sources.folder)
 
 
 def _choose(source: TokenizerSource, metadata: Metadata) -> _Choice:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mofa_gguf.convert.errors import TokenizerError
-from mofa_gguf.convert.tokenizer.added import token_type
+from mofa_gguf.convert.tokenizer.added import named_special_tokens, token_type
 from mofa_gguf.convert.tokenizer.files import (
     MAX_VOCABULARY_BYTES,
     parse_json_object,
@@ -21,39 +21,47 @@ from mofa_gguf.convert.tokenizer.files import (
 from mofa_gguf.convert.tokenizer.hf_json import AddedToken, TokenizerJson
 from mofa_gguf.convert.tokenizer.vocabulary import TokenType
 
+# tokenizer_config.json and special_tokens_map.json.
+Settings = tuple[Mapping[str, object], Mapping[str, object]]
+
 # Tokenizer classes whose vocab.json and merges.txt mean GPT-2's splitting. Others split otherwise
 # and say so only in code.
-_GPT2_CLASSES = ("", "GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer", "CodeGenTokenizer")
+_ROBERTA_CLASSES = ("RobertaTokenizer", "BartTokenizer")
+_GPT2_CLASSES = ("", "GPT2Tokenizer", "CodeGenTokenizer", *_ROBERTA_CLASSES)
 _BERT_SPECIAL = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 
 
 def read_vocab_and_merges(
-    folder: Path, config: Mapping[str, object], added: Sequence[AddedToken]
+    folder: Path, settings: Settings, added: Sequence[AddedToken]
 ) -> TokenizerJson | None:
     """vocab.json and merges.txt as a tokenizer.json, or None when they are not there."""
     vocabulary_data = read_bytes(folder, "vocab.json", max_bytes=MAX_VOCABULARY_BYTES)
     merges_text = read_text(folder, "merges.txt", max_bytes=MAX_VOCABULARY_BYTES)
     if vocabulary_data is None or merges_text is None:
         return None
+    config = settings[0]
     name = _class_name(config)
     if name not in _GPT2_CLASSES:
         raise TokenizerError(
             f"{folder}: vocab.json and merges.txt of a {name} do not say how it splits text; "
             "save the tokenizer with a tokenizer.json beside them"
         )
+    vocabulary = _checked(parse_json_object(vocabulary_data, folder / "vocab.json"), folder)
+    known = {token.id for token in added}
+    named = named_special_tokens(({"eos_token": "<|endoftext|>"}, *settings), vocabulary, known)
     prefix = config.get("add_prefix_space") is True
     lines = (line.rstrip("\r") for line in merges_text.split("\n"))
     step = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True}
-    document = {
+    document: dict[str, object] = {
         "version": "1.0",
-        "added_tokens": _added_entries(added),
+        "added_tokens": _added_entries([*named, *added]),
         "normalizer": None,
         "pre_tokenizer": {**step, "use_regex": True},
         "decoder": {**step, "use_regex": True},
-        "post_processor": None,
+        "post_processor": _roberta_processing(vocabulary) if name in _ROBERTA_CLASSES else None,
         "model": {
             "type": "BPE",
-            "vocab": parse_json_object(vocabulary_data, folder / "vocab.json"),
+            "vocab": vocabulary,
             "merges": [line for line in lines if line and not line.startswith("#version")],
         },
     }
@@ -61,12 +69,13 @@ def read_vocab_and_merges(
 
 
 def read_vocab_txt(
-    folder: Path, config: Mapping[str, object], added: Sequence[AddedToken]
+    folder: Path, settings: Settings, added: Sequence[AddedToken]
 ) -> TokenizerJson | None:
     """vocab.txt (one WordPiece token a line) as a tokenizer.json, or None."""
     text = read_text(folder, "vocab.txt", max_bytes=MAX_VOCABULARY_BYTES)
     if text is None:
         return None
+    config = settings[0]
     path = folder / "vocab.txt"
     lines = text.split("\n")
     if lines and lines[-1] == "":
@@ -77,10 +86,11 @@ def read_vocab_txt(
     if missing:
         raise TokenizerError(f"{path}: has no {', '.join(missing)}, so it is no BERT vocabulary")
     known = {entry.id for entry in added}
-    entries = [AddedToken(i, t, True) for t, i in special.items() if i not in known]
-    document = {
+    roles: list[Mapping[str, object]] = [{"any_token": text} for text in special]
+    named = named_special_tokens((*roles, *settings), vocabulary, known)
+    document: dict[str, object] = {
         "version": "1.0",
-        "added_tokens": _added_entries([*entries, *added]),
+        "added_tokens": _added_entries([*named, *added]),
         "normalizer": {
             "type": "BertNormalizer",
             "clean_text": True,
@@ -104,6 +114,27 @@ def read_vocab_txt(
         },
     }
     return _document(document, path)
+
+
+def _checked(value: Mapping[str, object], folder: Path) -> dict[str, int]:
+    vocabulary: dict[str, int] = {}
+    for text, token in value.items():
+        if type(token) is not int:
+            raise TokenizerError(f"{folder / 'vocab.json'}: the id of {text!r:.40} is no number")
+        vocabulary[text] = token
+    return vocabulary
+
+
+def _roberta_processing(vocabulary: Mapping[str, int]) -> dict[str, object] | None:
+    if "<s>" not in vocabulary or "</s>" not in vocabulary:
+        return None
+    return {
+        "type": "RobertaProcessing",
+        "sep": ["</s>", vocabulary["</s>"]],
+        "cls": ["<s>", vocabulary["<s>"]],
+        "trim_offsets": True,
+        "add_prefix_space": False,
+    }
 
 
 def _class_name(config: Mapping[str, object]) -> str:

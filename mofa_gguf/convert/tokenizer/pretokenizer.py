@@ -188,4 +188,3 @@ def byte_characters() -> list[str]:
             characters.append(chr(0x100 + n_moved))
             n_moved += 1
     return characters
-

@@ -1,4 +1,4 @@
-"""Which tokenizer a checkpoint folder holds, opened: its tables and its own tokenizer, ready to run.
+"""Which tokenizer a checkpoint folder holds, opened: its tables, and its own tokenizer to run.
 
 tokenizer.json comes first, as it is what transformers runs and says everything; a SentencePiece
 model beside it gives the exact scores. Then tokenizer.model alone, then the older pairs of files.
@@ -73,9 +73,10 @@ def open_source(
     model_file = _read_model_file(folder)
     if model_file is not None:
         return _from_model(*model_file, added, n_vocab=n_vocab)
-    document = read_vocab_and_merges(folder, tokenizer_config, added) or read_vocab_txt(
-        folder, tokenizer_config, added
-    )
+    settings = (tokenizer_config, read_json(folder, "special_tokens_map.json"))
+    document = read_vocab_and_merges(folder, settings, added)
+    if document is None:
+        document = read_vocab_txt(folder, settings, added)
     if document is not None:
         return _from_document(document, folder, n_vocab=n_vocab)
     if (folder / "tekken.json").is_file():
@@ -102,9 +103,7 @@ def _read_model_file(folder: Path) -> tuple[SentencePieceModel, bytes, str] | No
     return None
 
 
-def _listed_added_tokens(
-    folder: Path, tokenizer_config: Mapping[str, object]
-) -> list[AddedToken]:
+def _listed_added_tokens(folder: Path, tokenizer_config: Mapping[str, object]) -> list[AddedToken]:
     """Added tokens outside tokenizer.json; tokenizer_config.json knows which are special."""
     path = folder / "added_tokens.json"
     tokens = from_added_tokens_json(read_json(folder, path.name), path)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.metadata import Metadata
+from mofa_gguf.convert.tokenizer.vocabulary import KindVocabulary, TokenType
 
 # Role -> GGUF key (the misspelling of "separator" is the format's).
 _KEYS = {
@@ -28,6 +29,33 @@ _KEYS = {
 }
 _NAMED_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _MAX_END_TOKENS = 256
+# Texts that llama.cpp takes for an end of generation without being told (src/llama-vocab.cpp).
+_KNOWN_ENDS = frozenset(
+    {
+        "</s>",
+        "<EOT>",
+        "<eos>",
+        "<end_of_turn>",
+        "<end_of_utterance>",
+        "<turn|>",
+        "<|call|>",
+        "<|calls|>",
+        "<|end_of_text|>",
+        "<|endoftext|>",
+        "<|end|>",
+        "<|eom_id|>",
+        "<|eot_id|>",
+        "<|flush|>",
+        "<|im_end|>",
+        "<|return|>",
+        "<|tool_response>",
+        "<\uff5cend\u2581of\u2581sentence\uff5c>",
+        "[EOS]",
+        "[EOT]",
+        "[e~[",
+        "_<EOT>",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -71,14 +99,14 @@ def read_special_tokens(
     n_vocab: int,
     surroundings: tuple[Sequence[int], Sequence[int]] | None,
     default_add: tuple[bool, bool],
-    known_ids: Mapping[str, int] | None = None,
+    known_ids: Mapping[str, int],
 ) -> SpecialTokens:
     """Gather special tokens.
 
     ``token_ids`` maps texts to ids. ``surroundings`` are the ids that the tokenizer puts in front
     of and behind a text, or None when nothing runs a post-processor; then add_bos_token and
     add_eos_token of tokenizer_config.json decide, ``default_add`` where they are silent.
-    ``known_ids`` are ids that the vocabulary file itself names (a SentencePiece model does).
+    ``known_ids`` are those that the vocabulary itself names (a SentencePiece model does).
     Raises TokenizerError for values of the wrong type.
     """
     tokens = SpecialTokens()
@@ -86,7 +114,7 @@ def read_special_tokens(
         found = _named(sources, role, token_ids)
         if found is None:
             found = _numbered(sources, role, n_vocab, tokens.warnings)
-        if found is None and known_ids:
+        if found is None:
             found = known_ids.get(role)
         if found is not None:
             tokens.ids[role] = found
@@ -94,13 +122,36 @@ def read_special_tokens(
         _add_as_configured(tokens, sources, default_add)
     else:
         _add_as_measured(tokens, *surroundings)
-    _collect_ends(tokens, sources, n_vocab)
+    known_ends = {token_ids[text] for text in _KNOWN_ENDS if text in token_ids}
+    _collect_ends(tokens, _ids_of(sources, "eos_token_id", n_vocab, []), known_ends)
     return tokens
 
 
-def _named(
-    sources: SpecialSources, role: str, token_ids: Mapping[str, int]
-) -> int | None:
+def complete_for_kind(
+    tokens: SpecialTokens,
+    tables: KindVocabulary,
+    surroundings: tuple[Sequence[int], Sequence[int]] | None,
+    folder: Path,
+) -> SpecialTokens:
+    """Set what llama.cpp relies on for this kind and does not check itself.
+
+    Raises TokenizerError for a WordPiece tokenizer that does not put one token before and one
+    behind a text: llama.cpp always does, and ends the process when it has no ids for them.
+    """
+    unknown = [i for i, kind in enumerate(tables.lists.types) if kind == TokenType.UNKNOWN]
+    if unknown and tables.kind != "bpe":
+        tokens.ids["unk"] = unknown[0]
+    if tables.kind == "wordpiece":
+        if surroundings is None or not surroundings[0] or not surroundings[1]:
+            raise TokenizerError(
+                f"{folder}: a WordPiece tokenizer must put a token before and one behind a text "
+                "([CLS] and [SEP]), as llama.cpp does; this one's post-processor does not"
+            )
+        tokens.ids["sep"] = surroundings[1][-1]
+    return tokens
+
+
+def _named(sources: SpecialSources, role: str, token_ids: Mapping[str, int]) -> int | None:
     for source in (sources.tokenizer_config, sources.special_tokens_map):
         value = source.get(f"{role}_token")
         text = value.get("content") if isinstance(value, dict) else value
@@ -113,16 +164,12 @@ def _named(
     return None
 
 
-def _numbered(
-    sources: SpecialSources, role: str, n_vocab: int, warnings: list[str]
-) -> int | None:
+def _numbered(sources: SpecialSources, role: str, n_vocab: int, warnings: list[str]) -> int | None:
     ids = _ids_of(sources, f"{role}_token_id", n_vocab, warnings)
     return ids[0] if ids else None
 
 
-def _ids_of(
-    sources: SpecialSources, key: str, n_vocab: int, warnings: list[str]
-) -> list[int]:
+def _ids_of(sources: SpecialSources, key: str, n_vocab: int, warnings: list[str]) -> list[int]:
     """Every id under ``key`` in generation_config.json, then config.json (and its text part)."""
     text_config = sources.config.get("text_config")
     places = [sources.generation_config, sources.config]
@@ -156,9 +203,7 @@ def _add_as_configured(
         tokens.add[role] = wanted and role in tokens.ids
 
 
-def _add_as_measured(
-    tokens: SpecialTokens, before: Sequence[int], behind: Sequence[int]
-) -> None:
+def _add_as_measured(tokens: SpecialTokens, before: Sequence[int], behind: Sequence[int]) -> None:
     """Take bos and eos from what is really added around a text.
 
     A tokenizer may end texts with another token than the one that ends its answers (Qwen3
@@ -180,21 +225,26 @@ def _add_as_measured(
         tokens.ids["eos"] = behind[-1]
 
 
-def _collect_ends(tokens: SpecialTokens, sources: SpecialSources, n_vocab: int) -> None:
-    """All ids that end a generation, and keys so that llama.cpp stops on the first few too.
+def _collect_ends(tokens: SpecialTokens, configured: Sequence[int], known_ends: set[int]) -> None:
+    """All ids that end a generation, and keys so that llama.cpp stops on them too.
 
-    llama.cpp reads one id each from eos, eot and eom; others it finds only by well-known names.
+    llama.cpp reads one id each from eos, eom and eot, and finds others by well-known texts; a token
+    that it would not find takes a free key.
     """
-    known = [tokens.ids[role] for role in ("eos", "eot") if role in tokens.ids]
-    for token in _ids_of(sources, "eos_token_id", n_vocab, []):
-        if token not in known:
-            known.append(token)
-    tokens.end_of_generation = known
-    spare = [token for token in known if token not in tokens.ids.values()]
-    for role in ("eot", "eom"):
-        if role not in tokens.ids and spare:
-            tokens.ids[role] = spare.pop(0)
-    if not known:
+    ends = [tokens.ids[role] for role in ("eos", "eot") if role in tokens.ids]
+    ends += [token for token in configured if token not in ends]
+    tokens.end_of_generation = ends
+    unknown = [token for token in ends if token not in known_ends]
+    unknown = [token for token in unknown if token not in tokens.ids.values()]
+    for role in ("eom", "eot"):
+        if role not in tokens.ids and unknown:
+            tokens.ids[role] = unknown.pop(0)
+    if unknown:
+        tokens.warnings.append(
+            f"tokens {unknown} end an answer too, which only readers of "
+            "tokenizer.ggml.eos_token_ids can know"
+        )
+    if not ends:
         tokens.warnings.append(
             "no configuration names a token that ends an answer; generations stop at max_tokens"
         )

@@ -74,7 +74,7 @@ def prepends_space(source: TokenizerJson) -> bool:
     scheme = metaspace.get("prepend_scheme")
     if scheme is None:
         return metaspace.get("add_prefix_space") is not False
-    return scheme != "never"
+    return bool(scheme != "never")
 
 
 def _scores_from_merges(merges: Iterable[tuple[str, str]]) -> dict[str, float]:

@@ -91,9 +91,10 @@ def _removes_spaces(source: TokenizerJson) -> bool:
         return True
     for step in source.steps("normalizer"):
         pattern = step.get("pattern")
-        if step.get("type") == "Replace" and isinstance(pattern, dict):
-            if pattern.get("Regex") in (" {2,}", " +", "\\s+"):
-                return True
+        if step.get("type") != "Replace" or not isinstance(pattern, dict):
+            continue
+        if pattern.get("Regex") in (" {2,}", " +", "\\s+"):
+            return True
     return False
 
 

@@ -1,0 +1,205 @@
+"""Reading text that is still arriving.
+
+Parsers of streamed text are written here as ordinary sequential code: generators that ``yield``
+whenever they need more text than has come so far. Whoever drives them feeds the cursor and resumes
+them. Since a reader never acts on where a piece ended, only on what it reads, the result cannot
+depend on how the text was cut.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+Reading = Generator[None, None, T]
+"""A reader: yields when it needs more text, returns what it read."""
+
+WHITESPACE = " \t\r\n"
+
+# Outside of JSON's strings: a bracket, a quote, or a character that JSON does not have there.
+_STRUCTURE = re.compile(r'[\[\]{}"]|[^ \t\r\n0-9,:+\-.eEtrufalsn]')
+_IN_STRING = re.compile(r'["\\]')
+_CLOSER = {"{": "}", "[": "]"}
+
+
+class Cursor:
+    """The part of the text that has come and was not read yet.
+
+    ``read`` is what was read since :meth:`mark`, so that it can be given back as it was.
+    """
+
+    def __init__(self) -> None:
+        self.ahead = ""
+        self.final = False
+        self._read: list[str] = []
+
+    def feed(self, text: str) -> None:
+        """More text has come."""
+        self.ahead += text
+
+    @property
+    def at_end(self) -> bool:
+        """Everything has come and was read."""
+        return self.final and not self.ahead
+
+    def mark(self) -> None:
+        """Forget what was read so far."""
+        self._read.clear()
+
+    @property
+    def read(self) -> str:
+        """What was read since the last mark."""
+        return "".join(self._read)
+
+    def take(self, n_chars: int) -> str:
+        """Read ``n_chars`` that have come already."""
+        taken, self.ahead = self.ahead[:n_chars], self.ahead[n_chars:]
+        self._read.append(taken)
+        return taken
+
+    def more(self) -> Reading[bool]:
+        """Wait for at least one unread character; False when no more comes."""
+        while not self.ahead:
+            if self.final:
+                return False
+            yield
+        return True
+
+    def whitespace(self) -> Reading[str]:
+        """Read white space; returns it."""
+        pieces = []
+        while (yield from self.more()):
+            n = len(self.ahead) - len(self.ahead.lstrip(WHITESPACE))
+            pieces.append(self.take(n))
+            if self.ahead:
+                break
+        return "".join(pieces)
+
+    def match(self, *options: str) -> Reading[str | None]:
+        """Read the longest of ``options`` that comes next; None, and nothing read, if none does."""
+        while True:
+            undecided = not self.final and any(
+                len(option) > len(self.ahead) and option.startswith(self.ahead)
+                for option in options
+            )
+            if not undecided:
+                break
+            yield
+        found = [option for option in options if self.ahead.startswith(option)]
+        if not found:
+            return None
+        return self.take(len(max(found, key=len)))
+
+    def word(self, pattern: re.Pattern[str]) -> Reading[str]:
+        """Read characters as long as each matches ``pattern``; returns them, possibly none."""
+        pieces = []
+        while (yield from self.more()):
+            n = 0
+            while n < len(self.ahead) and pattern.match(self.ahead[n]):
+                n += 1
+            pieces.append(self.take(n))
+            if self.ahead:
+                break
+        return "".join(pieces)
+
+    def rest(self) -> Reading[str]:
+        """Read everything up to the end of the text."""
+        pieces = []
+        while (yield from self.more()):
+            pieces.append(self.take(len(self.ahead)))
+        return "".join(pieces)
+
+    def json_text(self, *, end: str | None = None) -> Reading[str | None]:
+        """Read an object or array up to its last bracket.
+
+        Only the brackets and strings are followed; whether it is JSON the caller finds out. None
+        when no bracket comes next, when a character comes that JSON cannot have, or when the text
+        ends too early. With ``end``, brackets left open in front of that text are closed: there
+        is only one way to do it.
+        """
+        pieces: list[str] = []
+        opened: list[str] = []
+        in_string = False
+        while (yield from self.more()):
+            n, in_string, closed = _scan(self.ahead, opened, in_string)
+            at = self.ahead[n : n + 1]
+            if at == "\\":
+                # An escape and what it escapes belong together.
+                while len(self.ahead) < n + 2 and not self.final:
+                    yield
+                pieces.append(self.take(n + 2))
+            elif closed:
+                pieces.append(self.take(n))
+                return "".join(pieces)
+            elif at:
+                return (yield from self._close_brackets(pieces, opened, n, end))
+            else:
+                pieces.append(self.take(n))
+        return None
+
+    def _close_brackets(
+        self, pieces: list[str], opened: Sequence[str], n_chars: int, end: str | None
+    ) -> Reading[str | None]:
+        pieces.append(self.take(n_chars))
+        if end is None or not opened:
+            return None
+        while len(self.ahead) < len(end) and not self.final and end.startswith(self.ahead):
+            yield
+        if not self.ahead.startswith(end):
+            return None
+        return "".join(pieces) + "".join(_CLOSER[bracket] for bracket in reversed(opened))
+
+
+def _scan(text: str, opened: list[str], in_string: bool) -> tuple[int, bool, bool]:
+    """Follow JSON's brackets and strings through ``text``, keeping ``opened`` up to date.
+
+    Returns where it stopped (at the end, behind the last closing bracket, at an escape, or at a
+    character that JSON does not have there), whether that is inside a string, and whether the
+    value is complete.
+    """
+    n = 0
+    while n < len(text):
+        found = (_IN_STRING if in_string else _STRUCTURE).search(text, n)
+        # Before the first bracket nothing else may stand.
+        if not opened and (found is None or found.start() > n or found[0] not in "{["):
+            return n, False, False
+        if found is None:
+            return len(text), in_string, False
+        n = found.start()
+        symbol = found[0]
+        if symbol == '"':
+            in_string = not in_string
+        elif in_string:  # a backslash
+            return n, True, False
+        elif symbol in _CLOSER:
+            opened.append(symbol)
+        elif symbol in "]}" and _CLOSER[opened[-1]] == symbol:
+            opened.pop()
+            if not opened:
+                return n + 1, False, True
+        else:
+            return n, False, False
+        n += 1
+    return n, in_string, False
+
+
+def held_back(text: str, markers: Sequence[str]) -> int:
+    """How many characters at the end of ``text`` may be the beginning of a marker."""
+    longest = max(map(len, markers), default=1) - 1
+    for n in range(min(longest, len(text)), 0, -1):
+        tail = text[-n:]
+        if any(marker.startswith(tail) for marker in markers):
+            return n
+    return 0
+
+
+def first_marker(text: str, markers: Sequence[str]) -> tuple[int, str] | None:
+    """Where the first marker stands in ``text``, and which it is (the longest, if several)."""
+    found = [(text.find(marker), -len(marker), marker) for marker in markers if marker in text]
+    if not found:
+        return None
+    at, _, marker = min(found)
+    return at, marker

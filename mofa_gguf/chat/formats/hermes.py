@@ -1,0 +1,37 @@
+"""Hermes, Qwen 2.5 and Qwen 3: ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``.
+
+Format: https://github.com/NousResearch/Hermes-Function-Calling and the chat templates of Qwen 2.5.
+"""
+
+from __future__ import annotations
+
+from mofa_gguf.chat.cursor import Reading
+from mofa_gguf.chat.formats.base import CallReader, ToolCallFormat, calls_of
+
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+# A closing brace too many is a frequent slip, and harmless.
+_ENDS = (_CLOSE, f"}}{_CLOSE}", f"}}\n{_CLOSE}")
+
+
+def _read(reader: CallReader, _opener: str) -> Reading[bool]:
+    cursor = reader.cursor
+    n_found = 0
+    while True:
+        yield from cursor.whitespace()
+        calls = calls_of((yield from cursor.json_text(end=_CLOSE)))
+        if calls is None:
+            # After a call, what is no further call is the answer going on without closing tag.
+            return False
+        reader.found(*calls)
+        n_found += len(calls)
+        yield from cursor.whitespace()
+        if (yield from cursor.match(*_ENDS)) or not (yield from cursor.more()):
+            reader.found()
+            return True
+        if cursor.ahead[0] not in "{[":
+            return True
+
+
+FORMAT = ToolCallFormat(
+    name="hermes", openers=(_OPEN,), read=_read, markers=(_OPEN, _CLOSE)
+)

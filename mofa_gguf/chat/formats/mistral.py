@@ -1,0 +1,65 @@
+"""Mistral: ``[TOOL_CALLS]`` and a list of calls, or (since v11) a name and its arguments.
+
+``[TOOL_CALLS][{"name": ..., "arguments": {...}, "id": ...}]`` up to tokenizer version 7,
+``[TOOL_CALLS]name[CALL_ID]id[ARGS]{...}`` or ``[TOOL_CALLS]name[ARGS]{...}`` later, repeated for
+each call. Format: https://github.com/mistralai/mistral-common (tokenizers/instruct).
+"""
+
+from __future__ import annotations
+
+import re
+
+from mofa_gguf.chat.cursor import Reading
+from mofa_gguf.chat.formats.base import (
+    Call,
+    CallReader,
+    ToolCallFormat,
+    arguments_of,
+    calls_of,
+    load_json,
+)
+
+_OPEN, _ID, _ARGS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
+_NAME = re.compile(r"[\w.\-]")
+
+
+def _read(reader: CallReader, _opener: str) -> Reading[bool]:
+    yield from reader.cursor.whitespace()
+    if (yield from reader.cursor.match("[")):
+        return (yield from _read_list(reader))
+    return (yield from _read_named(reader))
+
+
+def _read_list(reader: CallReader) -> Reading[bool]:
+    cursor = reader.cursor
+    while True:
+        yield from cursor.whitespace()
+        calls = calls_of((yield from cursor.json_text(end="]")))
+        if calls is None:
+            return False
+        reader.found(*calls)
+        yield from cursor.whitespace()
+        separator = yield from cursor.match(",", "]")
+        if separator != ",":
+            reader.found()
+            return True
+
+
+def _read_named(reader: CallReader) -> Reading[bool]:
+    cursor = reader.cursor
+    name = yield from cursor.word(_NAME)
+    call_id = None
+    if (yield from cursor.match(_ID)):
+        call_id = yield from cursor.word(_NAME)
+    yield from cursor.match(_ARGS)
+    yield from cursor.whitespace()
+    arguments = load_json((yield from cursor.json_text()))
+    if not name or not isinstance(arguments, dict):
+        return False
+    reader.found(Call(name, arguments_of(arguments) or "{}", call_id or None))
+    return True
+
+
+FORMAT = ToolCallFormat(
+    name="mistral", openers=(_OPEN,), read=_read, markers=(_OPEN, _ID, _ARGS)
+)

@@ -1,0 +1,130 @@
+"""Generation parameters: checked, named, and filled up from the defaults."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from mofa_gguf import ChatCompletionRequest, ConfigError
+from mofa_gguf.provider.parameters import FALLBACK, Parameters, read_parameters, sampling_options
+
+
+def request(**values: Any) -> ChatCompletionRequest:
+    return ChatCompletionRequest(**values)
+
+
+def test_every_parameter_reaches_the_sampler() -> None:
+    values: dict[str, Any] = {
+        "temperature": 0.5,
+        "top_p": 0.8,
+        "frequency_penalty": 0.25,
+        "presence_penalty": -0.25,
+        "top_k": 7,
+        "min_p": 0.1,
+        "typical_p": 0.9,
+        "top_n_sigma": 1.5,
+        "xtc_probability": 0.3,
+        "xtc_threshold": 0.2,
+        "dynatemp_range": 0.1,
+        "dynatemp_exponent": 2.0,
+        "repeat_penalty": 1.1,
+        "repeat_last_n": 32,
+        "dry_multiplier": 0.8,
+        "dry_base": 1.5,
+        "dry_allowed_length": 3,
+        "dry_last_n": 100,
+        "mirostat": 2,
+        "mirostat_tau": 4.0,
+        "mirostat_eta": 0.2,
+        "logit_bias": {5: -1.0},
+        "seed": 11,
+        "min_keep": 2,
+    }
+    options = sampling_options(read_parameters(request(**values)), {})
+    for name, value in values.items():
+        assert getattr(options, name) == pytest.approx(value), name
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", 2.1),
+        ("temperature", math.nan),
+        ("top_p", 1.5),
+        ("max_tokens", 0),
+        ("frequency_penalty", 3),
+        ("presence_penalty", -3),
+        ("top_k", -1),
+        ("min_p", 2),
+        ("typical_p", -1),
+        ("repeat_penalty", 0),
+        ("mirostat", 3),
+        ("n", 0),
+        ("n", 17),
+        ("seed", -1),
+        ("top_logprobs", 21),
+        ("logit_bias", {"x": 1}),
+        ("logit_bias", {"5": 1000}),
+        ("stop", [""]),
+        ("min_tokens", -1),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_parameters(request(**{name: value}))
+    assert caught.value.field == name
+
+
+def test_a_misspelt_parameter_is_refused_with_the_right_one() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'repeat_penalty'"):
+        read_parameters(request(repeat_penalties=1.1))
+
+
+def test_openai_extras_without_local_meaning_are_let_through() -> None:
+    read_parameters(request(stream_options={"include_usage": True}, store=False))
+
+
+def test_logit_bias_takes_ids_as_json_writes_them() -> None:
+    assert read_parameters(request(logit_bias={"42": 1.5})).logit_bias == {42: 1.5}
+
+
+def test_where_the_request_is_silent_the_models_defaults_apply() -> None:
+    metadata = {
+        "general.sampling.temp": 0.25,
+        "general.sampling.top_k": 20,
+        "general.sampling.penalty_repeat": 1.05,
+    }
+    silent = sampling_options(Parameters(), metadata)
+    assert (silent.temperature, silent.top_k, silent.repeat_penalty) == (0.25, 20, 1.05)
+    assert silent.top_p == FALLBACK.top_p
+    asked = sampling_options(Parameters(temperature=0), metadata)
+    assert (asked.temperature, asked.top_k) == (0, 20)
+    configured = sampling_options(Parameters(), metadata, default_temperature=1.0)
+    assert configured.temperature == 1.0
+
+
+@pytest.mark.parametrize("value", [-5.0, math.inf, "hot", True, [0.1]])
+def test_nonsense_in_the_models_file_is_passed_over(value: object) -> None:
+    options = sampling_options(Parameters(), {"general.sampling.temp": value})
+    assert options.temperature == FALLBACK.temperature
+
+
+def test_several_choices_of_a_seeded_request_have_seeds_of_their_own() -> None:
+    seeded = Parameters(seed=2**32 - 1)
+    assert [sampling_options(seeded, {}, choice=i).seed for i in range(2)] == [2**32 - 1, 0]
+    assert sampling_options(Parameters(), {}).seed is None
+
+
+def test_logprobs_and_answer_limit_have_two_spellings() -> None:
+    assert Parameters().n_top_logprobs is None
+    assert Parameters(logprobs=True).n_top_logprobs == 0
+    assert Parameters(logprobs=True, top_logprobs=3).n_top_logprobs == 3
+    assert Parameters(max_completion_tokens=9).answer_limit == 9
+
+
+def test_template_arguments_are_collected() -> None:
+    given = Parameters(enable_thinking=False, chat_template_kwargs={"tone": "dry"})
+    assert given.template_arguments == {"enable_thinking": False, "tone": "dry"}

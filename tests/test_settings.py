@@ -1,0 +1,100 @@
+"""GGUFConfig: what it takes from whom, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mofa_gguf import ConfigError, GGUFConfig
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in [n for n in os.environ if n.startswith("MOFA_GGUF_")]:
+        monkeypatch.delenv(name)
+
+
+def test_only_the_model_is_required() -> None:
+    config = GGUFConfig(model="m.gguf")
+    assert (config.n_ctx, config.n_gpu_layers, config.quantization) == ("auto", "auto", "Q8_0")
+    with pytest.raises(ConfigError, match="MOFA_GGUF_MODEL"):
+        GGUFConfig()
+
+
+def test_what_the_caller_leaves_out_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MOFA_GGUF_MODEL", "from-env.gguf")
+    monkeypatch.setenv("MOFA_GGUF_N_CTX", "2048")
+    monkeypatch.setenv("MOFA_GGUF_TENSOR_SPLIT", "[1, 2]")
+    config = GGUFConfig(n_ctx=512)
+    assert (config.model, config.n_ctx, config.tensor_split) == ("from-env.gguf", 512, (1.0, 2.0))
+
+
+def test_the_environment_goes_before_a_config_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOFA_GGUF_N_GPU_LAYERS", "0")
+    config = GGUFConfig.from_options({"model": "m.gguf", "n_gpu_layers": "all"})
+    assert config.n_gpu_layers == 0
+
+
+def test_a_bad_value_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOFA_GGUF_N_CTX", "plenty")
+    with pytest.raises(ConfigError) as caught:
+        GGUFConfig(model="m.gguf")
+    assert caught.value.field == "n_ctx"
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"n_ctx": 0}, "n_ctx"),
+        ({"n_ctx": "large"}, "n_ctx"),
+        ({"n_gpu_layers": -2}, "n_gpu_layers"),
+        ({"cache_type_k": "q9_9"}, "cache_type_k"),
+        ({"n_threads": 0}, "n_threads"),
+        ({"default_temperature": 3}, "default_temperature"),
+        ({"timeout_s": 0}, "timeout_s"),
+        ({"flash_attn": "maybe"}, "flash_attn"),
+        ({"model": ""}, "model"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(options: dict[str, object], field: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        GGUFConfig(**{"model": "m.gguf", **options})
+    assert caught.value.field == field
+    assert field in str(caught.value)
+
+
+def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'n_context'.*did you mean 'n_ctx'.*known are .*n_ctx"):
+        GGUFConfig(model="m.gguf", n_context=1)
+
+
+def test_mofas_own_names_are_understood() -> None:
+    config = GGUFConfig.from_options(
+        {"default_model": "m.gguf", "timeout_secs": 5, "max_retries": 2, "default_temperature": 0.1}
+    )
+    assert (config.model, config.timeout_s, config.default_temperature) == ("m.gguf", 5, 0.1)
+    both = GGUFConfig.from_options({"default_model": "a", "model": "b"})
+    assert both.model == "b"
+
+
+def test_relative_paths_count_from_the_config_files_folder(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+
+    def model(value: str) -> str:
+        return GGUFConfig.from_options({"model": value}, tmp_path).model
+
+    assert model("models/m.gguf") == str(tmp_path / "models/m.gguf")
+    assert model("./x") == str(tmp_path / "x")
+    assert model("checkpoint") == str(tmp_path / "checkpoint")
+    assert model("org/name") == "org/name"
+    assert model("/abs/m.gguf") == "/abs/m.gguf"
+
+
+def test_the_engine_gets_plain_values() -> None:
+    options = GGUFConfig(model="m.gguf", n_ctx=1024, cache_type_k="q8_0").engine_options()
+    assert (options.n_ctx, options.cache_type_k, options.n_batch) == (1024, "q8_0", 512)
