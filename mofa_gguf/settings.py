@@ -73,6 +73,8 @@ class GGUFConfig(BaseSettings):
     use_mmap: bool = True
     use_mlock: bool = False
 
+    max_parallel: int = Field(default=16, ge=1, le=256)
+    """Requests that run at once, sharing one KV cache; more wait."""
     max_queue: int = Field(default=64, ge=1)
     """Requests that may wait; one more gets RateLimited."""
     timeout_s: float | None = Field(default=None, gt=0)
@@ -135,6 +137,7 @@ class GGUFConfig(BaseSettings):
             use_mlock=self.use_mlock,
             pooling=self.pooling,
             n_embedding_batch=self.n_embedding_batch,
+            max_parallel=self.max_parallel,
             max_queue=self.max_queue,
         )
 

@@ -1,1 +1,39 @@
+"""Messages and text: rendering a model's chat template, reading its answers.
 
+:class:`ChatTemplate` does both. Nothing here knows llama.cpp, or any model by name.
+"""
+
+from __future__ import annotations
+
+from mofa_gguf.chat.answer import CallIds
+from mofa_gguf.chat.errors import (
+    TemplateError,
+    TemplateFailed,
+    TemplateRefused,
+    TemplateSyntax,
+    TemplateTooCostly,
+    UnsupportedContent,
+)
+from mofa_gguf.chat.fallback import default_template, describe_tools
+from mofa_gguf.chat.formats import Call
+from mofa_gguf.chat.limits import RenderLimits
+from mofa_gguf.chat.parser import OutputParser
+from mofa_gguf.chat.probe import TemplateCapabilities
+from mofa_gguf.chat.template import ChatTemplate
+
+__all__ = [
+    "Call",
+    "CallIds",
+    "ChatTemplate",
+    "OutputParser",
+    "RenderLimits",
+    "TemplateCapabilities",
+    "TemplateError",
+    "TemplateFailed",
+    "TemplateRefused",
+    "TemplateSyntax",
+    "TemplateTooCostly",
+    "UnsupportedContent",
+    "default_template",
+    "describe_tools",
+]

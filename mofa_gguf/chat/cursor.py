@@ -125,32 +125,24 @@ class Cursor:
         in_string = False
         while (yield from self.more()):
             n, in_string, closed = _scan(self.ahead, opened, in_string)
-            at = self.ahead[n : n + 1]
-            if at == "\\":
-                # An escape and what it escapes belong together.
-                while len(self.ahead) < n + 2 and not self.final:
-                    yield
-                pieces.append(self.take(n + 2))
-            elif closed:
-                pieces.append(self.take(n))
+            pieces.append(self.take(n))
+            if closed:
                 return "".join(pieces)
-            elif at:
-                return (yield from self._close_brackets(pieces, opened, n, end))
-            else:
-                pieces.append(self.take(n))
+            if self.ahead == "\\" and in_string:
+                # An escape and what it escapes belong together.
+                if self.final:
+                    return None
+                yield
+            elif self.ahead:
+                if end is not None and opened and (yield from self._comes_next(end)):
+                    return "".join(pieces) + "".join(_CLOSER[symbol] for symbol in opened[::-1])
+                return None
         return None
 
-    def _close_brackets(
-        self, pieces: list[str], opened: Sequence[str], n_chars: int, end: str | None
-    ) -> Reading[str | None]:
-        pieces.append(self.take(n_chars))
-        if end is None or not opened:
-            return None
-        while len(self.ahead) < len(end) and not self.final and end.startswith(self.ahead):
+    def _comes_next(self, text: str) -> Reading[bool]:
+        while len(self.ahead) < len(text) and text.startswith(self.ahead) and not self.final:
             yield
-        if not self.ahead.startswith(end):
-            return None
-        return "".join(pieces) + "".join(_CLOSER[bracket] for bracket in reversed(opened))
+        return self.ahead.startswith(text)
 
 
 def _scan(text: str, opened: list[str], in_string: bool) -> tuple[int, bool, bool]:
@@ -172,8 +164,10 @@ def _scan(text: str, opened: list[str], in_string: bool) -> tuple[int, bool, boo
         symbol = found[0]
         if symbol == '"':
             in_string = not in_string
-        elif in_string:  # a backslash
-            return n, True, False
+        elif in_string:  # a backslash, and whatever it escapes
+            if n + 1 == len(text):
+                return n, True, False
+            n += 1
         elif symbol in _CLOSER:
             opened.append(symbol)
         elif symbol in "]}" and _CLOSER[opened[-1]] == symbol:

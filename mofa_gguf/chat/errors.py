@@ -1,11 +1,11 @@
 """What can go wrong between messages and text.
 
-    TemplateError
-    ├── TemplateSyntax       the template is not valid Jinja (``line``)
-    ├── TemplateRefused      the template itself refuses the conversation (``reason``: its own words)
-    ├── TemplateFailed       the template stumbled over the conversation (``line``)
-    ├── TemplateTooCostly    rendering needs more time or memory than it may have (``limit``)
-    └── UnsupportedContent   an image, audio or video for a model without the sense (``kind``)
+TemplateError
+├── TemplateSyntax       the template is not valid Jinja (``line``)
+├── TemplateRefused      the template itself refuses the conversation (``reason``: its own words)
+├── TemplateFailed       the template stumbled over the conversation (``line``)
+├── TemplateTooCostly    rendering needs more time or memory than it may have (``limit``)
+└── UnsupportedContent   an image, audio or video for a model without the sense (``kind``)
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ _MAX_INT_BITS = 16_384
 _MAX_FIELD_WIDTH = 10_000
 _MAX_INDENT = 64
 _MAX_SLOW_CHARS = 20_000
+_MAX_UNSIZED_SEPARATOR = 100
 
 # Filters that walk over their text with Python code or backtracking: short texts only.
 SLOW_FILTERS = frozenset(
@@ -62,7 +63,11 @@ def check_times(meter: Meter, left: object, right: object) -> None:
             raise TemplateTooCostly("a number with thousands of digits")
         return
     sequence, factor = (right, left) if isinstance(left, int) else (left, right)
-    if isinstance(sequence, (str, bytes, list, tuple)) and isinstance(factor, int):
+    if not isinstance(factor, int):
+        return
+    if isinstance(sequence, (str, bytes)):
+        meter.allow(len(sequence) * factor)
+    elif isinstance(sequence, (list, tuple)):
         meter.allow(meter.weigh(sequence) * factor)
 
 
@@ -85,9 +90,7 @@ def _width(meter: Meter, _value: object, width: object = 80, *_: object, **__: o
         meter.allow(width)
 
 
-def _indent(
-    meter: Meter, value: object, width: object = 4, *_: object, **__: object
-) -> None:
+def _indent(meter: Meter, value: object, width: object = 4, *_: object, **__: object) -> None:
     meter.weigh(value)
     n = len(width) if isinstance(width, str) else width
     if isinstance(n, int):
@@ -106,8 +109,11 @@ def _replace(
 
 
 def _join(meter: Meter, separator: object, items: object) -> None:
+    weight = meter.weigh(separator)
     if isinstance(items, Sized):
-        meter.allow(meter.weigh(items) + len(items) * meter.weigh(separator))
+        meter.allow(meter.weigh(items) + len(items) * weight)
+    elif weight > _MAX_UNSIZED_SEPARATOR:
+        raise TemplateTooCostly("a long text between items that were not counted")
 
 
 def _join_filter(meter: Meter, items: object, d: object = "", *_: object, **__: object) -> None:
@@ -146,9 +152,7 @@ def _list(meter: Meter, value: object, *_: object, **__: object) -> None:
         meter.allow(16 * len(value))
 
 
-def _tojson(
-    meter: Meter, value: object, *args: object, indent: object = None, **_: object
-) -> None:
+def _tojson(meter: Meter, value: object, *args: object, indent: object = None, **_: object) -> None:
     meter.weigh(value)
     indent = args[1] if len(args) > 1 else indent
     n = len(indent) if isinstance(indent, str) else indent

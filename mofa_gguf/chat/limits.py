@@ -35,11 +35,11 @@ class RenderLimits:
     thread, so that a busy machine does not make sound templates fail.
     """
 
-    cpu_s: float = 0.5
-    cpu_s_per_million_chars: float = 1.0
+    cpu_s: float = 0.3
+    cpu_s_per_million_chars: float = 4.0
     value_chars: int = 2_000_000
     value_chars_per_input_char: int = 4
-    total_chars: int = 64_000_000
+    total_chars: int = 32_000_000
     total_chars_per_input_char: int = 64
 
 

@@ -19,7 +19,7 @@ from mofa_gguf.chat.limits import Meter, RenderLimits
 from mofa_gguf.chat.messages import Message
 from mofa_gguf.chat.sandbox import ChatEnvironment, Refusal, render
 
-_MAX_SOURCE_CHARS = 262_144
+_MAX_SOURCE_CHARS = 65_536  # several times the largest template in use
 
 
 class TemplateProgram:

@@ -61,7 +61,7 @@ def run(
     """Ask one question and print the answer as it comes."""
     from mofa_gguf.cli.output import print_json
     from mofa_gguf.cli.streaming import Answer, show_stream
-    from mofa_gguf.cli.waiting import waiting, waiting_for_first
+    from mofa_gguf.cli.waiting import waiting, waiting_for_text
 
     text = sys.stdin.read() if prompt == "-" else prompt
     if not text.strip():
@@ -77,7 +77,7 @@ def run(
             print_json(response.to_dict())
             return
         answer = Answer()
-        show_stream(waiting_for_first(client.stream(request)), answer)
+        show_stream(waiting_for_text(client.stream(request)), answer)
     if answer.finish_reason == "length":
         typer.echo("(cut: the limit of tokens was reached)", err=True)
 

@@ -127,7 +127,7 @@ class Conversation:
     def say(self, text: str) -> None:
         """Send a message and show the answer; an error or Ctrl-C leaves the conversation usable."""
         from mofa_gguf.cli.streaming import Answer, show_stream
-        from mofa_gguf.cli.waiting import waiting_for_first
+        from mofa_gguf.cli.waiting import waiting_for_text
         from mofa_gguf.contract import ChatCompletionRequest, ChatMessage, LLMError
 
         before = [ChatMessage.system(self.system)] if self.system else []
@@ -136,7 +136,7 @@ class Conversation:
         answer = Answer()
         stream = self.client.stream(request.with_options(self.options))
         try:
-            show_stream(waiting_for_first(stream, "thinking"), answer)
+            show_stream(waiting_for_text(stream, "thinking"), answer)
         except KeyboardInterrupt:
             typer.echo("(stopped)", err=True)
         except LLMError as error:

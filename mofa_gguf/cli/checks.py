@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mofa_gguf.cli.errors import one_line
-from mofa_gguf.cli.output import size
+from mofa_gguf.cli.output import size, unlogged
 
 if TYPE_CHECKING:
     from mofa_gguf.host import LLMConfig, ProviderRegistry
@@ -142,7 +142,8 @@ def cache() -> list[Finding]:
 
 def plugins(registry: ProviderRegistry) -> list[Finding]:
     """The provider kinds there are, and the plugins that do not work."""
-    registry.discover()
+    with unlogged("mofa_gguf.host.registry"):
+        registry.discover()
     kinds = ", ".join(sorted(entry.kind for entry in registry.kinds()))
     findings = [Finding("provider kinds", "ok" if kinds else "broken", kinds or "none at all")]
     if not kinds:
@@ -188,21 +189,23 @@ def provider(name: str, options: LLMConfig, registry: ProviderRegistry) -> Findi
     async def check() -> Finding:
         started = time.monotonic()
         async with registry.create(options) as made:
-            healthy = await made.health_check()
-            seconds = time.monotonic() - started
             model = made.default_model()
-            if not healthy:
-                return Finding(what, "broken", f"{options.provider} says it is not healthy")
+            about = f"{options.provider}, {model or 'no default model'}"
             try:
                 info = await made.get_model_info(model)
-            except ProviderNotSupported:
-                return Finding(what, "ok", f"{options.provider}, {model or 'no default model'}")
-            about = f"{info.context_window} tokens of context" if info.context_window else info.id
-            return Finding(
-                what, "ok", f"{options.provider}, {info.name}: {about}, ready in {seconds:.1f} s"
-            )
+                about = f"{options.provider}, {info.name}"
+                if info.context_window:
+                    about += f", {info.context_window} tokens of context"
+            except ProviderNotSupported as error:
+                # It may be healthy and only have nothing to say of its models.
+                if not await made.health_check():
+                    return Finding(what, "broken", one_line(error))
+            if not await made.health_check():
+                return Finding(what, "broken", f"{about}: it says it is not healthy")
+            return Finding(what, "ok", f"{about}, ready in {time.monotonic() - started:.1f} s")
 
     try:
-        return anyio.run(check)
+        with unlogged("mofa_gguf.provider"):
+            return anyio.run(check)
     except LLMError as error:
         return Finding(what, "broken", one_line(error))

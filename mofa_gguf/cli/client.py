@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -11,7 +12,9 @@ import typer
 from mofa_gguf.cli.errors import CommandError
 
 if TYPE_CHECKING:
+    from mofa_gguf.contract import LLMProvider
     from mofa_gguf.host import LLMClient
+    from mofa_gguf.settings import GGUFConfig
 
 MODEL_HELP = (
     "A .gguf file, a checkpoint folder, a hub id (org/name[:Q4_K_M]) or 'demo'. "
@@ -56,24 +59,33 @@ def open_client(choice: Choice) -> LLMClient:
 
     Raises CommandError when the command line contradicts itself, and the errors of the rooms below.
     """
-    from mofa_gguf.host import LLMClient, load_provider
+    from mofa_gguf.host import LLMClient
 
     if choice.model is None:
-        if choice.n_ctx is not None or choice.n_gpu_layers is not None:
-            raise CommandError(
-                "--n-ctx and --n-gpu-layers go with a model named on the command line; "
-                "name one, or set them in the config file"
-            )
-        return LLMClient(load_provider(choice.config, name=choice.provider))
+        return LLMClient(_configured(choice))
     if choice.config is not None or choice.provider is not None:
         raise CommandError("name either a model, or a config file and its provider, not both")
-    return LLMClient(_provider(choice.model, choice))
+    return LLMClient(_named(choice.model, choice))
 
 
-def _provider(model: str, choice: Choice) -> Any:
-    from mofa_gguf import GGUFConfig, GGUFProvider
-    from mofa_gguf.cli.progress import progress_view
-    from mofa_gguf.store import resolve
+def _configured(choice: Choice) -> LLMProvider:
+    from mofa_gguf.host import load_provider
+
+    if choice.n_ctx is not None or choice.n_gpu_layers is not None:
+        raise CommandError(
+            "--n-ctx and --n-gpu-layers go with a model named on the command line; "
+            "name one, or set them in the config file"
+        )
+    provider = load_provider(choice.config, name=choice.provider)
+    # Another kind of provider has not imported ours, and has nothing to prepare.
+    ours = sys.modules.get("mofa_gguf.provider")
+    if ours is not None and isinstance(provider, ours.GGUFProvider):
+        _prepare(provider.config)
+    return provider
+
+
+def _named(model: str, choice: Choice) -> LLMProvider:
+    from mofa_gguf.settings import GGUFConfig
 
     options: dict[str, Any] = {}
     if choice.n_ctx is not None:
@@ -82,7 +94,17 @@ def _provider(model: str, choice: Choice) -> Any:
         text = choice.n_gpu_layers
         options["n_gpu_layers"] = int(text) if text.lstrip("-").isdigit() else text
     config = GGUFConfig(model=model, **options)
-    # Only to show progress: the provider then finds the same file in the cache.
+    _prepare(config)
+    from mofa_gguf.provider import GGUFProvider  # heavy: not before the model is known to be there
+
+    return GGUFProvider(config)
+
+
+def _prepare(config: GGUFConfig) -> None:
+    """Convert or download the model now, to show progress; the provider then finds it on disk."""
+    from mofa_gguf.cli.progress import progress_view
+    from mofa_gguf.store import resolve
+
     with progress_view() as progress:
         resolve(
             config.model,
@@ -91,4 +113,3 @@ def _provider(model: str, choice: Choice) -> Any:
             offline=config.offline,
             progress=progress,
         )
-    return GGUFProvider(config)

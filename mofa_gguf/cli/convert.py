@@ -74,11 +74,11 @@ def run(
 
 def show_report(report: ConversionReport) -> None:
     """Print a report as tables: every tensor for a dry run, the sums and checks otherwise."""
-    from mofa_gguf.cli.output import console, count, facts_table, size
+    from mofa_gguf.cli.output import console, count, facts_table, show, size
 
     out = console()
     if report.dry_run:
-        out.print(tensor_table(report))
+        show(out, tensor_table(report))
         out.print()
     seconds = sum(report.seconds.values())
     facts = [
@@ -97,7 +97,7 @@ def show_report(report: ConversionReport) -> None:
         verdict = "passed" if check.passed else "FAILED"
         facts.append((f"check: {check.name}", f"{verdict}, {check.detail}"))
     facts += [("warning", warning) for warning in report.warnings]
-    out.print(facts_table(facts))
+    show(out, facts_table(facts))
 
 
 def type_counts(report: ConversionReport) -> str:

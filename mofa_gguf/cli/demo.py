@@ -107,6 +107,8 @@ def _ask(out: Console, client: LLMClient) -> None:
     request = ChatCompletionRequest.new().user_message(QUESTION).with_temperature(0)
     answer = Answer()
     show_stream(clock.watch(client.stream(request)), answer)
+    if not answer.content:
+        raise CommandError("the model gave no answer; try a finer quantization (-q BF16)")
     n_tokens = answer.usage.completion_tokens if answer.usage else 0
     loading = (clock.first or started) - started
     out.print(

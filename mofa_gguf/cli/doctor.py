@@ -26,7 +26,7 @@ def run(
     from rich.text import Text
 
     from mofa_gguf.cli.checks import examine
-    from mofa_gguf.cli.output import columns_table, console, print_json
+    from mofa_gguf.cli.output import columns_table, console, print_json, show
     from mofa_gguf.cli.waiting import waiting
 
     with waiting("looking around"):
@@ -43,7 +43,7 @@ def run(
                 detail.append(f"\n-> {found.advice}", style="bold")
             table.add_row(_MARKS[found.verdict], found.what, detail)
         out = console()
-        out.print(table)
+        show(out, table)
         things = "1 thing is" if len(broken) == 1 else f"{len(broken)} things are"
         out.print(f"[red]{things} broken.[/]" if broken else "[green]All is well.[/]")
     if broken:

@@ -39,7 +39,7 @@ def run(
 
 
 def _inspect_gguf(path: Path, *, tensors: bool, metadata: bool, json: bool) -> None:
-    from mofa_gguf.cli.output import columns_table, console, facts_table, print_json, size
+    from mofa_gguf.cli.output import columns_table, console, facts_table, print_json, show, size
     from mofa_gguf.engine.header import read_header
 
     header = read_header(path)
@@ -60,19 +60,18 @@ def _inspect_gguf(path: Path, *, tensors: bool, metadata: bool, json: bool) -> N
         print_json(facts)
         return
     out = console()
-    out.print(facts_table(_shown(facts)))
+    show(out, facts_table(_shown(facts)))
     if metadata:
         out.print()
-        out.print(
-            facts_table([(key, _short(_plain(value))) for key, value in header.metadata.items()])
-        )
+        pairs = [(key, _short(_plain(value))) for key, value in header.metadata.items()]
+        show(out, facts_table(pairs))
     if tensors:
         table = columns_table("tensor", "shape", "type", "size", right=("size",))
         for tensor in header.tensors:
             shape = " x ".join(str(n) for n in tensor.shape)
             table.add_row(tensor.name, shape, tensor.type.name, size(tensor.n_bytes))
         out.print()
-        out.print(table)
+        show(out, table)
 
 
 def gguf_facts(header: GGUFHeader) -> dict[str, Any]:
@@ -144,7 +143,7 @@ def _shown(facts: dict[str, Any]) -> list[tuple[str, str]]:
 def _inspect_checkpoint(path: Path, *, tensors: bool, json: bool) -> None:
     """A dry run of its conversion knows all there is to know."""
     from mofa_gguf.cli.convert import tensor_table
-    from mofa_gguf.cli.output import console, count, facts_table, print_json, size
+    from mofa_gguf.cli.output import console, count, facts_table, print_json, show, size
     from mofa_gguf.convert import convert
 
     report = convert(path, None, "Q8_0", dry_run=True)
@@ -178,10 +177,10 @@ def _inspect_checkpoint(path: Path, *, tensors: bool, json: bool) -> None:
         *(("warning", warning) for warning in report.warnings),
     ]
     out = console()
-    out.print(facts_table(rows))
+    show(out, facts_table(rows))
     if tensors:
         out.print()
-        out.print(tensor_table(report))
+        show(out, tensor_table(report))
 
 
 def _length(value: Any) -> int | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +24,17 @@ def console(*, error: bool = False) -> Console:
     stream = sys.stderr if error else sys.stdout
     width = None if stream.isatty() else _NO_TERMINAL_WIDTH
     return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+def show(out: Console, table: Table) -> None:
+    """Print a table; without a terminal, without the blanks that fill up its last column."""
+    if out.is_terminal:
+        out.print(table)
+        return
+    with out.capture() as captured:
+        out.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip(), file=out.file)
 
 
 def print_json(value: Any) -> None:
@@ -86,3 +99,15 @@ def set_up_logging(*, verbose: bool) -> None:
     if not verbose:
         # What llama.cpp warns of is seldom the user's business, and its errors are in ours.
         logging.getLogger("mofa_gguf.llama_cpp").setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def unlogged(name: str) -> Iterator[None]:
+    """Keep one logger's warnings back, for what the command shows in its own words."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -13,11 +13,12 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """List the provider kinds that installed plugins register, and plugins that are broken."""
-    from mofa_gguf.cli.output import columns_table, console, print_json
+    from mofa_gguf.cli.output import columns_table, console, print_json, show, unlogged
     from mofa_gguf.host import ProviderRegistry
 
     registry = ProviderRegistry()
-    registry.discover()
+    with unlogged("mofa_gguf.host.registry"):
+        registry.discover()
     entries = sorted(registry.kinds(), key=lambda entry: entry.kind)
     problems = [str(problem) for problem in registry.problems]
     if json:
@@ -37,6 +38,6 @@ def run(
     for entry in entries:
         origin = f"{entry.distribution or '?'} {entry.version or ''}".strip()
         table.add_row(entry.kind, ", ".join(entry.aliases), origin, entry.description)
-    console().print(table)
+    show(console(), table)
     for problem in problems:
         typer.secho(f"problem: {problem}", err=True, fg=typer.colors.YELLOW)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 from mofa_gguf.cli.output import console
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from mofa_gguf.contract import ChatCompletionChunk
 
 
 @contextmanager
@@ -22,13 +23,16 @@ def waiting(text: str) -> Iterator[None]:
         yield
 
 
-def waiting_for_first(items: Iterable[T], text: str = "loading the model") -> Iterator[T]:
-    """The items; the spinner shows until the first one is there."""
-    iterator = iter(items)
+def waiting_for_text(
+    chunks: Iterable[ChatCompletionChunk], text: str = "loading the model"
+) -> Iterator[ChatCompletionChunk]:
+    """The chunks; the spinner shows until one has something to show."""
+    iterator = iter(chunks)
+    held = []
     with waiting(text):
-        try:
-            first = next(iterator)
-        except StopIteration:
-            return
-    yield first
+        for chunk in iterator:
+            held.append(chunk)
+            if any(not choice.delta.is_empty() for choice in chunk.choices):
+                break
+    yield from held
     yield from iterator

@@ -20,6 +20,7 @@ ALIGNMENT = 32
 _ARRAY = 9
 
 _NUMBERS: Mapping[ValueType, str] = {
+    ValueType.UINT8: "B",
     ValueType.UINT32: "I",
     ValueType.INT32: "i",
     ValueType.FLOAT32: "f",

@@ -11,7 +11,7 @@ from mofa_gguf.convert.mixture import choose_types
 from mofa_gguf.convert.quantizations import Quantization
 from mofa_gguf.convert.safetensors_file import FLOAT_TYPES
 from mofa_gguf.convert.weights import Weights
-from mofa_gguf.engine.tensor_types import TensorType
+from mofa_gguf.engine.tensor_types import TYPES_BY_NAME, TensorType
 
 MAX_NAME_BYTES = 63  # GGML_MAX_NAME with its terminator
 
@@ -64,6 +64,8 @@ def make_plan(model: Model, quantization: Quantization) -> Plan:
         _check(tensor.name, tensor.weights)
     shapes = [(tensor.name, tensor.weights.shape) for tensor in model.tensors]
     types = choose_types(shapes, quantization, model.traits)
+    kept = model.half_precision.get(quantization.name, ())
+    types |= {name: TYPES_BY_NAME["F16"] for name in types if any(part in name for part in kept)}
     return Plan(
         quantization,
         tuple(

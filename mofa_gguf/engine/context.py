@@ -75,6 +75,8 @@ class Context:
         params.type_k = TYPES_BY_NAME[options.cache_type_k.upper()].id
         params.type_v = TYPES_BY_NAME[options.cache_type_v.upper()].id
         params.kv_unified = True
+        # Sliding-window layers keep all cells, so that prefixes can be shared and dropped.
+        params.swa_full = True
         params.no_perf = True
         if pooling is not None:
             params.embeddings = True
@@ -103,13 +105,6 @@ class Context:
     def handle(self) -> Any:
         """``llama_context *``."""
         return self._handle
-
-    def decode(
-        self, tokens: Sequence[int], positions: Sequence[int], outputs: Sequence[bool]
-    ) -> None:
-        """Compute one batch of sequence 0. Raises DecodeFailed, with llama.cpp's status."""
-        self.fill(tokens, positions, [0] * len(tokens), outputs)
-        self.run()
 
     def fill(
         self,
@@ -162,11 +157,17 @@ class Context:
             raise DecodeFailed("llama.cpp gave no embedding for a sequence")
         return np.array(pointer[: self._model.n_embd], dtype=np.float32)
 
-    def forget(self, from_position: int, *, sequence: int = 0) -> bool:
-        """Drop a sequence's cells from a position on; False if this memory cannot drop a part."""
-        if not self._memory:
-            return True
-        return bool(self._llama.llama_memory_seq_rm(self._memory, sequence, from_position, -1))
+    def copy(self, source: int, target: int, start: int, end: int) -> None:
+        """Let ``target`` share the cells of ``source`` at positions ``start`` to ``end``."""
+        self._llama.llama_memory_seq_cp(self._memory, source, target, start, end)
+
+    def remove(self, sequence: int, start: int, end: int) -> None:
+        """Take a sequence off its cells from ``start`` to ``end`` (-1: to its end).
+
+        Raises DecodeFailed if this memory cannot drop a part of a sequence.
+        """
+        if not self._llama.llama_memory_seq_rm(self._memory, sequence, start, end):
+            raise DecodeFailed(f"the KV cache cannot drop positions {start} to {end}")
 
     def clear(self) -> None:
         """Empty the KV cache."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 
 import numpy as np
 
 from mofa_gguf.engine.context import AbortFlag, Context
-from mofa_gguf.engine.errors import PromptTooLong
 from mofa_gguf.engine.model import Model
 from mofa_gguf.engine.options import EngineOptions
 
@@ -50,30 +50,26 @@ class Embedder:
             abort=abort,
         )
 
+    def batches(self, inputs: Sequence[Sequence[int]]) -> list[range]:
+        """The batches that ``inputs`` are embedded in."""
+        return pack(
+            [len(tokens) for tokens in inputs],
+            n_batch=self._context.n_batch,
+            n_sequences=_N_SEQUENCES,
+        )
+
     def embed(self, inputs: Sequence[Sequence[int]], *, normalize: bool) -> list[list[float]]:
-        """One vector of ``n_embd`` floats an input, scaled to length 1 with ``normalize``.
+        """One vector of ``n_embd`` floats an input, all in one batch.
 
-        Raises PromptTooLong for an input of more than :attr:`n_max` tokens.
+        Scaled to length 1 with ``normalize``. Raises DecodeFailed.
         """
-        vectors: list[list[float]] = []
-        lengths = [len(tokens) for tokens in inputs]
-        for n_tokens in lengths:
-            if n_tokens > self.n_max:
-                raise PromptTooLong(n_tokens, self.n_max, what="one embedding")
-        for batch in pack(lengths, n_batch=self._context.n_batch, n_sequences=_N_SEQUENCES):
-            vectors += self._run([inputs[i] for i in batch], normalize=normalize)
-        return vectors
-
-    def close(self) -> None:
-        """Free the context; may be called twice."""
-        self._context.close()
-
-    def _run(self, inputs: Sequence[Sequence[int]], *, normalize: bool) -> list[list[float]]:
-        tokens = [token for each in inputs for token in each]
-        positions = [i for each in inputs for i in range(len(each))]
-        sequences = [n for n, each in enumerate(inputs) for _ in each]
         self._context.clear()
-        self._context.fill(tokens, positions, sequences, [True] * len(tokens))
+        self._context.fill(
+            [token for tokens in inputs for token in tokens],
+            [i for tokens in inputs for i in range(len(tokens))],
+            [n for n, tokens in enumerate(inputs) for _ in tokens],
+            [True] * sum(map(len, inputs)),
+        )
         self._context.run()
         vectors = []
         for sequence in range(len(inputs)):
@@ -83,6 +79,39 @@ class Embedder:
                 vector = vector / length
             vectors.append(vector.tolist())
         return vectors
+
+    def close(self) -> None:
+        """Free the context; may be called twice."""
+        self._context.close()
+
+
+class EmbeddingTask:
+    """Texts to embed, one batch a step, so that running streams wait for one batch at most."""
+
+    def __init__(self, inputs: Sequence[Sequence[int]], *, normalize: bool) -> None:
+        self.future: Future[list[list[float]]] = Future()
+        self._inputs = inputs
+        self._normalize = normalize
+        self._vectors: list[list[float]] = []
+
+    def step(self, embedder: Embedder) -> bool:
+        """Embed the next batch; True when the future is settled."""
+        if self.future.cancelled():
+            return True
+        rest = self._inputs[len(self._vectors) :]
+        for batch in embedder.batches(rest)[:1]:
+            texts = [rest[i] for i in batch]
+            self._vectors += embedder.embed(texts, normalize=self._normalize)
+        if len(self._vectors) < len(self._inputs):
+            return False
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_result(self._vectors)
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        """Settle the future with an error."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
 
 
 def pooling_of(model: Model, options: EngineOptions) -> str:

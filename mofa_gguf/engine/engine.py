@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from mofa_gguf.engine.context import AbortFlag
 from mofa_gguf.engine.devices import available_memory_bytes
-from mofa_gguf.engine.embedding import Embedder, longest_input
+from mofa_gguf.engine.embedding import Embedder, EmbeddingTask, longest_input
 from mofa_gguf.engine.errors import (
     EngineClosed,
     EngineError,
@@ -31,17 +31,19 @@ from mofa_gguf.engine.model import Model
 from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.request import GenerationRequest
+from mofa_gguf.engine.sequence import Sequence as Request
 from mofa_gguf.engine.sizing import auto_context
-from mofa_gguf.engine.worker import Worker
+from mofa_gguf.engine.worker import Counters, Worker
 
 logger = logging.getLogger(__name__)
 
+_EntryT = TypeVar("_EntryT")
 _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 @dataclass(frozen=True)
 class EngineStats:
-    """Counts since the engine was loaded."""
+    """What is going on, and counts since the engine was loaded."""
 
     n_waiting: int
     n_running: int
@@ -49,16 +51,14 @@ class EngineStats:
     n_prompt_tokens_computed: int
     n_prompt_tokens_cached: int
     n_generated_tokens: int
-
-
-@dataclass
-class _Job:
-    run: Callable[[], None]
-    fail: Callable[[BaseException], None]
+    n_cells: int
+    n_cells_used: int
+    n_cells_cached: int
+    """Cells of finished requests, kept for later ones."""
 
 
 class Engine:
-    """Runs one model. Every method may be called from any thread.
+    """Runs one model for many requests at once. Every method may be called from any thread.
 
     Close it when done; what is running or waiting then ends with EngineClosed.
     """
@@ -71,11 +71,14 @@ class Engine:
             None if model.is_encoder else Worker(model, options, n_ctx=n_ctx, abort=self._abort)
         )
         self._embedder: Embedder | None = None
-        self._jobs: deque[_Job] = deque()
+        self._arrived: deque[Request] = deque()
+        self._embeddings: deque[EmbeddingTask] = deque()
         self._changed = threading.Condition()
-        self._running: _Job | None = None
         self._closed = False
         self._n_requests = 0
+        self._n_active = 0
+        self._n_running = 0
+        self._n_cells_cached = 0
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._loop, name="mofa-gguf-engine", daemon=True)
         self._thread.start()
@@ -146,11 +149,15 @@ class Engine:
             raise InvalidOption("model", "is an encoder: it embeds text but cannot generate")
         if not request.tokens:
             raise InvalidOption("tokens", "is empty; a prompt needs at least one token")
+        n_vocab = self.model.vocab.n_tokens
+        if not all(0 <= token < n_vocab for token in request.tokens):
+            raise InvalidOption("tokens", f"must be ids from 0 to {n_vocab - 1}")
         if len(request.tokens) >= worker.n_ctx:
             raise PromptTooLong(len(request.tokens), worker.n_ctx)
         generation = Generation()
-        run = partial(worker.generate, request, generation, time.monotonic())
-        self._enqueue(_Job(run, generation.push))
+        self._check_open()
+        entry = Request(self.model, request, generation, time.monotonic())
+        self._enqueue(self._arrived, entry)
         return generation
 
     def embed(
@@ -158,96 +165,110 @@ class Engine:
     ) -> Future[list[list[float]]]:
         """Queue texts (as tokens) to embed; the future gives one vector each.
 
-        Raises PromptTooLong, QueueFull or EngineClosed at once.
+        Raises PromptTooLong, InvalidOption, QueueFull or EngineClosed at once.
         """
         for tokens in inputs:
+            if not tokens:
+                raise InvalidOption("tokens", "is empty; a text to embed needs at least one token")
             if len(tokens) > self.n_embedding_max:
                 raise PromptTooLong(len(tokens), self.n_embedding_max, what="one embedding")
-        future: Future[list[list[float]]] = Future()
-
-        def run() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                if self._embedder is None:
-                    self._embedder = Embedder(self.model, self.options, self._abort)
-                future.set_result(self._embedder.embed(inputs, normalize=normalize))
-            except EngineError as error:
-                future.set_exception(error)
-
-        def fail(error: BaseException) -> None:
-            if not future.done() and not future.cancelled():
-                future.set_exception(error)
-
-        self._enqueue(_Job(run, fail))
-        return future
+        task = EmbeddingTask(inputs, normalize=normalize)
+        self._enqueue(self._embeddings, task)
+        return task.future
 
     def stats(self) -> EngineStats:
-        """Counts since the engine was loaded."""
+        """What is going on, and counts since the engine was loaded."""
         worker = self._worker
-        with self._changed:
-            return EngineStats(
-                n_waiting=len(self._jobs),
-                n_running=int(self._running is not None),
-                n_requests=self._n_requests,
-                n_prompt_tokens_computed=worker.n_prefilled if worker else 0,
-                n_prompt_tokens_cached=worker.n_reused if worker else 0,
-                n_generated_tokens=worker.n_generated if worker else 0,
-            )
+        counters = worker.counters if worker else Counters()
+        return EngineStats(
+            n_waiting=max(0, self._n_active - self._n_running),
+            n_running=self._n_running,
+            n_requests=self._n_requests,
+            n_prompt_tokens_computed=counters.n_prompt_tokens_computed,
+            n_prompt_tokens_cached=counters.n_prompt_tokens_cached,
+            n_generated_tokens=counters.n_generated_tokens,
+            n_cells=worker.cache.n_cells if worker else 0,
+            n_cells_used=worker.cache.n_used if worker else 0,
+            n_cells_cached=self._n_cells_cached,
+        )
 
     def close(self) -> None:
         """End everything and free the model; returns when done, may be called twice."""
-        with self._changed:
-            first = not self._closed
-            self._closed = True
-            waiting = list(self._jobs)
-            self._jobs.clear()
-            self._changed.notify_all()
         if os.getpid() != self._pid:
             return  # a forked child has neither the thread nor a right to the parent's memory
-        if first:
-            self._abort.set()
-            for job in waiting:
-                job.fail(EngineClosed())
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._abort.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _enqueue(self, job: _Job) -> None:
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineClosed
+        if os.getpid() != self._pid:
+            raise EngineClosed("the engine belongs to the process that loaded it, not to a fork")
+
+    def _enqueue(self, queue: deque[_EntryT], entry: _EntryT) -> None:
+        limit = self.options.max_parallel + self.options.max_queue
         with self._changed:
-            if self._closed:
-                raise EngineClosed
-            if os.getpid() != self._pid:
-                raise EngineClosed("the engine belongs to the process that loaded it, not a fork")
-            if len(self._jobs) >= self.options.max_queue:
+            self._check_open()
+            if self._n_active >= limit:
                 raise QueueFull(self.options.max_queue)
-            self._jobs.append(job)
+            queue.append(entry)
             self._n_requests += 1
+            self._n_active += 1
             self._changed.notify_all()
 
-    def _next(self) -> _Job | None:
-        with self._changed:
-            self._running = None
-            while not self._jobs and not self._closed:
-                self._changed.wait()
-            if self._closed:
-                return None
-            self._running = self._jobs.popleft()
-            return self._running
-
     def _loop(self) -> None:
-        while (job := self._next()) is not None:
-            try:
-                job.run()
-            except Exception as error:  # a bug must fail its request, not the engine
-                logger.exception("a request failed in an unexpected way")
-                job.fail(EngineError(f"the engine failed on this request: {error!r}"))
+        while self._wait_for_work():
+            if self._worker is not None:
+                while self._arrived:
+                    self._worker.add(self._arrived.popleft())
+                self._worker.step()
+            if self._embeddings:
+                self._embed_next()
+            self._count()
         self._release()
 
+    def _wait_for_work(self) -> bool:
+        """Sleep until there is something to do; False when the engine is closed."""
+        with self._changed:
+            while not self._closed and not self._arrived and not self._embeddings:
+                if self._worker is not None and not self._worker.idle:
+                    break
+                self._changed.wait()
+            return not self._closed
+
+    def _embed_next(self) -> None:
+        task = self._embeddings[0]
+        try:
+            if self._embedder is None:
+                self._embedder = Embedder(self.model, self.options, self._abort)
+            if not task.step(self._embedder):
+                return
+        except EngineError as error:
+            task.fail(error)
+        self._embeddings.popleft()
+
+    def _count(self) -> None:
+        worker = self._worker
+        with self._changed:
+            n_requests = worker.n_requests if worker is not None else 0
+            self._n_active = n_requests + len(self._arrived) + len(self._embeddings)
+            self._n_running = len(worker.scheduler.running) if worker is not None else 0
+            self._n_cells_cached = worker.cache.n_evictable if worker is not None else 0
+
     def _release(self) -> None:
+        for task in self._embeddings:
+            task.fail(EngineClosed())
+        if self._worker is not None:
+            for request in self._arrived:
+                self._worker.add(request)
+            self._worker.fail_all(EngineClosed())
+            self._worker.close()
         if self._embedder is not None:
             self._embedder.close()
-        if self._worker is not None:
-            self._worker.close()
         self.model.close()
 
 

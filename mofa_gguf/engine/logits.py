@@ -75,7 +75,9 @@ class Probe:
             self.model, self._options, n_ctx=len(tokens), n_batch=len(tokens), pooling=pooling
         )
         try:
-            context.decode(tokens, range(len(tokens)), [True] * len(tokens))
+            n_tokens = len(tokens)
+            context.fill(tokens, range(n_tokens), [0] * n_tokens, [True] * n_tokens)
+            context.run()
         except BaseException:
             context.close()
             raise

@@ -19,7 +19,7 @@ from mofa_gguf.engine.errors import (
     UnsupportedModel,
 )
 from mofa_gguf.engine.header import GGUFHeader, read_header
-from mofa_gguf.engine.native import llama, take_errors
+from mofa_gguf.engine.native import llama, take_errors, weights_may_be_repacked
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.sizing import auto_gpu_layers
 from mofa_gguf.engine.vocab import Vocab
@@ -169,6 +169,7 @@ def _model_params(
     params.split_mode = _SPLIT_MODES[options.split_mode]
     # llama.h, enum llama_load_mode: bit 0 maps the file, bit 1 locks it in memory.
     params.load_mode = int(options.use_mmap) | int(options.use_mlock) << 1
+    params.use_extra_bufts = weights_may_be_repacked()
     keep: list[object] = []
     if options.tensor_split:
         n_devices = library.llama_max_devices()

@@ -83,6 +83,16 @@ def _on_log(level: int, text: bytes, _user_data: object) -> None:
     _sink.write(level, text)
 
 
+def weights_may_be_repacked() -> bool:
+    """Whether llama.cpp may lay quantized weights out anew for the CPU.
+
+    Not where it was built with AMX kernels: compiled by GCC 12 and its like, these end the process,
+    because ``_tile_loadconfig`` in amxtileintrin.h lets the compiler drop most of its argument.
+    """
+    info: bytes = llama().llama_print_system_info()
+    return b"AMX_INT8 = 1" not in info
+
+
 def ggml() -> ctypes.CDLL:
     """The ggml library that llama.cpp was built with.
 

@@ -40,5 +40,7 @@ class EngineOptions:
     """How token vectors become one; "auto" is what the model's file says, else the mean."""
     n_embedding_batch: int = 2048
     """Most tokens embedded at once, and so the longest text (or the trained context, if less)."""
+    max_parallel: int = 16
+    """Requests that run at once; more wait."""
     max_queue: int = 64
     """Requests that may wait; one more is refused at once."""

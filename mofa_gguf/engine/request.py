@@ -31,6 +31,10 @@ class GenerationRequest:
     """How many alternatives to report with each token; 0 reports the chosen one, None nothing."""
     constraint: Callable[[], Constraint] | None = None
     """Makes this request's constraint; called on the engine's thread."""
+    visible_control: frozenset[str] = frozenset()
+    """Control tokens whose text the reader wants to see (tool-call and reasoning marks)."""
+    priority: int = 0
+    """Higher goes first."""
     deadline_s: float | None = None
     """Seconds from submission after which the request is given up."""
 

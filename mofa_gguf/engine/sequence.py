@@ -1,4 +1,4 @@
-"""One request while it runs: what it has, what it has said, when it is over."""
+"""One request while it waits and runs: what it has, what it has said, when it is over."""
 
 from __future__ import annotations
 
@@ -15,91 +15,106 @@ from mofa_gguf.engine.request import (
     Timings,
 )
 from mofa_gguf.engine.sampling import Sampler
+from mofa_gguf.engine.scheduler import Task
 from mofa_gguf.engine.text import TextStream
 
 
-class Sequence:
-    """State of one running request; owns its sampler."""
+class Sequence(Task):
+    """A task with its sampler, its text and its reader. Owns the sampler."""
 
     def __init__(
         self, model: Model, request: GenerationRequest, out: Generation, submitted_s: float
     ) -> None:
+        super().__init__(list(request.tokens), priority=request.priority)
         self.request = request
-        self.prompt = list(request.tokens)
         self.out = out
         self.submitted_s = submitted_s
-        self.n_cached = 0
-        self.n_generated = 0
         self.finished = False
         self.constraint = request.constraint() if request.constraint is not None else None
-        self.sampler = Sampler(request.sampling, model.vocab, prompt=self.prompt)
+        self.sampler = Sampler(request.sampling, model.vocab, prompt=self.tokens)
         self._model = model
         self._text = TextStream(request.stop)
-        self._started_s = time.monotonic()
-        self._prefilled_s = self._started_s
-        self._pending: list[int] = []
+        self._started_s: float | None = None
+        self._first_token_s: float | None = None
         self._unsent: list[int] = []
         self._logprobs: list[ChosenLogprob] = []
 
-    def prefilled(self) -> None:
-        """Note that the prompt is computed."""
-        self._prefilled_s = time.monotonic()
+    @property
+    def n_generated(self) -> int:
+        """Tokens of the answer so far."""
+        return len(self.tokens) - self.n_prompt
 
-    def note_logprob(self, logprob: ChosenLogprob) -> None:
-        """Keep the log-probability of the token that is about to be accepted."""
-        self._logprobs.append(logprob)
+    @property
+    def late(self) -> bool:
+        """Whether the request's time is over."""
+        deadline_s = self.request.deadline_s
+        return deadline_s is not None and time.monotonic() - self.submitted_s > deadline_s
 
-    def accept(self, token: int, *, room: int) -> bool:
-        """Take the chosen token into the answer; True when the answer is over.
+    def begin(self) -> None:
+        """Note that its first tokens are about to be computed."""
+        if self._started_s is None:
+            self._started_s = time.monotonic()
 
-        ``room``: tokens that the context still holds.
-        """
+    def accept(self, token: int, *, logprob: ChosenLogprob | None = None, n_ctx: int) -> None:
+        """Take the chosen token into the answer; ends it where the token, or a limit, does."""
+        if self._first_token_s is None:
+            self._first_token_s = time.monotonic()
         if token in self._model.eog_ids:
-            # The end marker is no part of the answer, nor is its log-probability.
-            self._logprobs = self._logprobs[: len(self._unsent)]
-            self.finish("stop")
-            return True
-        self.n_generated += 1
+            self.finish("stop")  # the end marker is no part of the answer
+            return
+        self.tokens.append(token)
         self._unsent.append(token)
-        self._pending.append(token)
-        self._say(self._text.feed(self._model.vocab.piece(token, special=True)))
+        if logprob is not None:
+            self._logprobs.append(logprob)
+        self._say(self._text.feed(self._bytes_of(token)))
         if self.constraint is not None:
             self.constraint.accept(token)
         if self._text.stopped_by is not None or (self.constraint and self.constraint.stopped):
             self.finish("stop")
-        elif self.n_generated == self.request.max_tokens or room <= 1:
+        elif self.n_generated == self.request.max_tokens or len(self.tokens) >= n_ctx:
             self.finish("length")
-        return self.finished
-
-    def take_pending(self) -> list[int]:
-        """Accepted tokens that are not in the KV cache yet."""
-        pending, self._pending = self._pending, []
-        return pending
 
     def finish(self, reason: FinishReason) -> None:
         """End the answer: what was held back, then the last event."""
         self._say(self._text.finish(), last=True)
         self.finished = True
         now = time.monotonic()
+        started = self._started_s if self._started_s is not None else now
+        first = self._first_token_s if self._first_token_s is not None else now
         self.out.push(
             FinishEvent(
                 reason=reason,
-                n_prompt_tokens=len(self.prompt),
+                n_prompt_tokens=self.n_prompt,
                 n_cached_tokens=self.n_cached,
                 n_generated_tokens=self.n_generated,
                 timings=Timings(
-                    queue_s=self._started_s - self.submitted_s,
-                    prefill_s=self._prefilled_s - self._started_s,
-                    decode_s=now - self._prefilled_s,
+                    queue_s=started - self.submitted_s,
+                    prefill_s=first - started,
+                    decode_s=now - first,
                 ),
                 seed=self.sampler.seed,
                 stop_string=self._text.stopped_by,
             )
         )
 
+    def fail(self, error: BaseException) -> None:
+        """End the request with an error."""
+        self.finished = True
+        self.out.push(error)
+
     def close(self) -> None:
         """Free the sampler; may be called twice."""
         self.sampler.close()
+
+    def _bytes_of(self, token: int) -> bytes:
+        """A token's text; control tokens have none, but for those the request wants to see."""
+        vocab = self._model.vocab
+        piece = vocab.piece(token)
+        if piece or not self.request.visible_control:
+            return piece
+        hidden = vocab.piece(token, special=True)
+        text = hidden.decode("utf-8", errors="replace")
+        return hidden if text in self.request.visible_control else b""
 
     def _say(self, text: str, *, last: bool = False) -> None:
         if not text and not (last and self._unsent):

@@ -1,145 +1,236 @@
-"""The engine's work on its own thread: one request after the other, one cached sequence.
-
-The KV cache keeps the last request's tokens; the next request reuses the prefix it shares with
-them. The batching scheduler will replace this module behind the same calls.
-"""
+"""The engine's step, on its own thread: schedule, decode, sample, deliver."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from mofa_gguf.engine.context import ABORTED, AbortFlag, Context
-from mofa_gguf.engine.errors import DeadlineExceeded, DecodeFailed, EngineClosed, EngineError
-from mofa_gguf.engine.generation import Generation
+from mofa_gguf.engine.errors import (
+    DeadlineExceeded,
+    DecodeFailed,
+    EngineClosed,
+    EngineError,
+)
 from mofa_gguf.engine.logprobs import chosen_logprob
 from mofa_gguf.engine.model import Model
+from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.options import EngineOptions
-from mofa_gguf.engine.request import GenerationRequest
-from mofa_gguf.engine.sequence import Sequence as RunningSequence
+from mofa_gguf.engine.radix import PrefixCache
+from mofa_gguf.engine.scheduler import Piece, Scheduler
+from mofa_gguf.engine.sequence import Sequence as Request
 
 logger = logging.getLogger(__name__)
 
+_SPARE_SEQUENCES = 64
+"""Sequence ids beyond the running requests', for cached branches."""
+_SPEED_MEMORY = 0.7
+"""How much of the measured prefill speed stays with each new measurement."""
 
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the longest common beginning of two token lists."""
-    n = min(len(a), len(b))
-    for i in range(n):
-        if a[i] != b[i]:
-            return i
-    return n
+
+@dataclass
+class Counters:
+    """Counts since the worker began."""
+
+    n_prompt_tokens_computed: int = 0
+    n_prompt_tokens_cached: int = 0
+    n_generated_tokens: int = 0
+    n_steps: int = 0
 
 
 class Worker:
-    """Owner of the context that generates. Used by the engine's thread only."""
+    """Owner of the context that generates. Used by the engine's thread only.
+
+    Many requests share one unified KV cache; :mod:`mofa_gguf.engine.scheduler` says who computes
+    what.
+    """
 
     def __init__(
         self, model: Model, options: EngineOptions, *, n_ctx: int, abort: AbortFlag
     ) -> None:
         self._model = model
         self._abort = abort
+        shares = can_share(model)
+        n_parallel = min(options.max_parallel, llama().llama_max_parallel_sequences())
+        most = llama().llama_max_parallel_sequences() if shares else n_parallel
+        n_sequences = min(most, n_parallel + _SPARE_SEQUENCES)
         self._context = Context(
-            model, options, n_ctx=n_ctx, n_batch=min(options.n_batch, n_ctx), abort=abort
+            model,
+            options,
+            n_ctx=n_ctx,
+            # llama.cpp wants room for one output of every sequence in a batch.
+            n_batch=max(n_sequences, min(options.n_batch, n_ctx)),
+            n_sequences=n_sequences,
+            abort=abort,
         )
-        self._cached: list[int] = []
-        self.n_prefilled = 0
-        self.n_reused = 0
-        self.n_generated = 0
+        self.cache = PrefixCache(
+            self._context, n_cells=self._context.n_ctx, n_sequences=n_sequences, shares=shares
+        )
+        self.scheduler = Scheduler(
+            self.cache, n_batch=max(n_parallel, options.n_batch), max_parallel=n_parallel
+        )
+        self.counters = Counters()
+        self._requests: list[Request] = []
+        self._prefill_tokens_per_s: float | None = None
 
     @property
     def n_ctx(self) -> int:
         """Tokens the KV cache holds."""
         return self._context.n_ctx
 
-    def generate(self, request: GenerationRequest, out: Generation, submitted_s: float) -> None:
-        """Run one request to its end; its events, or its error, go to ``out``."""
-        try:
-            sequence = RunningSequence(self._model, request, out, submitted_s)
-        except EngineError as error:
-            out.push(error)
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits or runs."""
+        return not self._requests
+
+    @property
+    def n_requests(self) -> int:
+        """Requests that wait or run."""
+        return len(self._requests)
+
+    def add(self, request: Request) -> None:
+        """Take in a request."""
+        self._requests.append(request)
+        self.scheduler.add(request)
+
+    def step(self) -> None:
+        """One step of every request that can go on."""
+        self._sort_out()
+        pieces = self.scheduler.plan(tokens_per_s=self._prefill_tokens_per_s)
+        if not pieces:
             return
         try:
-            self._prefill(sequence)
-            self._decode(sequence)
-        except EngineError as error:
-            if isinstance(error, DecodeFailed):
-                self._reset()
-                if error.status == ABORTED:
-                    error = EngineClosed()
-            out.push(error)
-        finally:
-            sequence.close()
+            self._decode(pieces)
+        except DecodeFailed as error:
+            self._fail(pieces, error)
+            return
+        self.scheduler.computed(pieces)
+        self._deliver(pieces)
+
+    def fail_all(self, error: BaseException) -> None:
+        """End every request with ``error``."""
+        for request in list(self._requests):
+            request.fail(error)
+            self._remove(request)
 
     def close(self) -> None:
         """Free the context; may be called twice."""
         self._context.close()
 
-    def _reset(self) -> None:
-        self._context.clear()
-        self._cached = []
-
-    def _prefill(self, sequence: RunningSequence) -> None:
-        tokens = sequence.prompt
-        # The last prompt token is always computed: its logits choose the first new token.
-        n_shared = min(common_prefix(self._cached, tokens), len(tokens) - 1)
-        if n_shared < len(self._cached) and not self._context.forget(n_shared):
-            self._context.clear()
-            n_shared = 0
-        del self._cached[n_shared:]
-        sequence.n_cached = n_shared
-        self.n_reused += n_shared
-        while len(self._cached) < len(tokens) and self._wanted(sequence):
-            at = len(self._cached)
-            chunk = tokens[at : at + self._context.n_batch]
-            self._compute(chunk, output=at + len(chunk) == len(tokens))
-            self.n_prefilled += len(chunk)
-        sequence.prefilled()
-
-    def _decode(self, sequence: RunningSequence) -> None:
-        while self._wanted(sequence):
-            token = self._choose(sequence)
-            finished = sequence.accept(token, room=self.n_ctx - len(self._cached))
-            if finished:
-                return
-            self._compute(sequence.take_pending(), output=True)
-            self.n_generated += 1
-
-    def _wanted(self, sequence: RunningSequence) -> bool:
-        """Whether to go on; a cancelled or late request is ended here."""
-        if sequence.finished:
-            return False
+    def _sort_out(self) -> None:
+        """Take out what nobody waits for any more."""
         if self._abort.is_set:
-            raise EngineClosed
-        if sequence.out.cancelled:
-            sequence.finish("cancelled")
-            return False
-        deadline_s = sequence.request.deadline_s
-        if deadline_s is not None and time.monotonic() - sequence.submitted_s > deadline_s:
-            raise DeadlineExceeded(deadline_s)
-        return True
+            self.fail_all(EngineClosed())
+        for request in list(self._requests):
+            if request.out.cancelled:
+                request.finish("cancelled")
+                self._remove(request)
+            elif request.late:
+                assert request.request.deadline_s is not None
+                request.fail(DeadlineExceeded(request.request.deadline_s))
+                self._remove(request)
 
-    def _compute(self, tokens: Sequence[int], *, output: bool) -> None:
-        at = len(self._cached)
-        outputs = [False] * len(tokens)
-        outputs[-1] = output
-        self._context.decode(tokens, range(at, at + len(tokens)), outputs)
-        self._cached.extend(tokens)
+    def _decode(self, pieces: Sequence[Piece]) -> None:
+        tokens: list[int] = []
+        positions: list[int] = []
+        sequences: list[int] = []
+        outputs: list[bool] = []
+        for piece in pieces:
+            n_tokens = len(piece.tokens)
+            self._note_start(piece)
+            tokens += piece.tokens
+            positions += range(piece.start, piece.start + n_tokens)
+            sequences += [piece.sequence] * n_tokens
+            outputs += [False] * (n_tokens - 1) + [piece.is_last]
+        started = time.monotonic()
+        self._context.fill(tokens, positions, sequences, outputs)
+        self._context.run()
+        self._measure(pieces, time.monotonic() - started)
 
-    def _choose(self, sequence: RunningSequence) -> int:
-        request = sequence.request
-        logits = self._context.logits(-1)
-        before = logits.copy() if request.top_logprobs is not None else None
-        if request.ignore_eos or sequence.n_generated < request.min_tokens:
-            logits[list(self._model.eog_ids)] = -np.inf
-        if sequence.constraint is not None:
-            sequence.constraint.mask(logits)
-        token = sequence.sampler.sample(self._context.handle, -1)
-        if before is not None:
-            assert request.top_logprobs is not None
-            sequence.note_logprob(
-                chosen_logprob(before, token, request.top_logprobs, self._model.vocab)
+    def _note_start(self, piece: Piece) -> None:
+        request = piece.task
+        assert isinstance(request, Request)
+        request.begin()
+        if not request.started:
+            self.counters.n_prompt_tokens_cached += request.n_cached
+        self.counters.n_prompt_tokens_computed += sum(
+            1
+            for position in range(piece.start, piece.start + len(piece.tokens))
+            if position < request.n_prompt
+        )
+
+    def _measure(self, pieces: Sequence[Piece], seconds: float) -> None:
+        """Keep the speed of prefill, which decides how much of it a step may hold."""
+        self.counters.n_steps += 1
+        n_tokens = sum(len(piece.tokens) for piece in pieces if len(piece.tokens) > 1)
+        if n_tokens >= 32 and seconds > 0:
+            now = n_tokens / seconds
+            before = self._prefill_tokens_per_s
+            self._prefill_tokens_per_s = (
+                now if before is None else _SPEED_MEMORY * before + (1 - _SPEED_MEMORY) * now
             )
-        return token
+
+    def _deliver(self, pieces: Sequence[Piece]) -> None:
+        index = -1
+        for piece in pieces:
+            index += len(piece.tokens)
+            if not piece.is_last:
+                continue
+            request = piece.task
+            assert isinstance(request, Request)
+            try:
+                self._choose(request, index)
+            except Exception as error:
+                logger.exception("a request failed in an unexpected way")
+                request.fail(EngineError(f"the engine failed on this request: {error!r}"))
+            if request.finished:
+                self._remove(request)
+
+    def _choose(self, request: Request, index: int) -> None:
+        """The next token of a request, from the logits of batch token ``index``."""
+        asked = request.request
+        logits = self._context.logits(index)
+        before = logits.copy() if asked.top_logprobs is not None else None
+        if asked.ignore_eos or request.n_generated < asked.min_tokens:
+            logits[list(self._model.eog_ids)] = -np.inf
+        if request.constraint is not None:
+            request.constraint.mask(logits)
+        token = request.sampler.sample(self._context.handle, index)
+        logprob = None
+        if before is not None and asked.top_logprobs is not None:
+            logprob = chosen_logprob(before, token, asked.top_logprobs, self._model.vocab)
+        request.accept(token, logprob=logprob, n_ctx=self.n_ctx)
+        self.counters.n_generated_tokens += 1
+
+    def _fail(self, pieces: Iterable[Piece], error: DecodeFailed) -> None:
+        """The batch could not be computed: its requests fail, the others start over."""
+        reason: BaseException = EngineClosed() if error.status == ABORTED else error
+        logger.warning("a batch failed: %s", error)
+        self._context.clear()
+        self.scheduler.reset()
+        for piece in pieces:
+            request = piece.task
+            assert isinstance(request, Request)
+            request.fail(reason)
+            self._remove(request)
+
+    def _remove(self, request: Request) -> None:
+        self._requests.remove(request)
+        self.scheduler.finish(request)
+        request.close()
+
+
+def can_share(model: Model) -> bool:
+    """Whether the model's memory can drop and share parts of sequences.
+
+    Recurrent and hybrid models keep a state, not a cell for each token.
+    """
+    library = llama()
+    return not (
+        library.llama_model_is_recurrent(model.handle)
+        or library.llama_model_is_hybrid(model.handle)
+    )

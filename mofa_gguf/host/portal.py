@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from concurrent.futures import CancelledError, Future
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import anyio
-from anyio.abc import TaskStatus
 from anyio.from_thread import BlockingPortal
 
 from mofa_gguf.contract.errors import Other
+from mofa_gguf.host.jobs import Feed, Job, RunningJobs
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +36,17 @@ class PortalThread:
     ``close`` raises.
     """
 
-    def __init__(self, finish: Callable[[], Awaitable[None]]) -> None:
-        self._finish: Callable[[], Awaitable[None]] | None = finish
-        self._lock = threading.Lock()
+    def __init__(self, finish: Callable[[], Awaitable[None]] | None = None) -> None:
+        self._finish = finish
+        # Held while a call is handed to the loop, so that none is handed to a loop that closes.
+        # Reentrant, because the garbage collector may close a stream on a thread that holds it.
+        self._lock = threading.RLock()
         self._closed = False
         self._thread: threading.Thread | None = None
         self._portal: BlockingPortal | None = None
+        self._jobs = RunningJobs()
         self._stop: Callable[[], None] = lambda: None
-        self._finish_error: BaseException | None = None
+        self._finish_error: Exception | None = None
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Await ``function()`` in the loop and return its result.
@@ -53,14 +57,15 @@ class PortalThread:
             Other: the loop is closed, or was closed while the call ran.
             Exception: whatever the call raises.
         """
-        with self._lock:
-            future = self._open_portal().start_task_soon(function)
+        job = Job(function, self._jobs)
+        future = self._start(job.run)
         try:
             return future.result()
         except CancelledError as error:
             raise Other("the request was cancelled: its client was closed") from error
         except BaseException:
-            future.cancel()
+            if not future.done():
+                self._cancel(job)
             raise
 
     def iterate(self, open_stream: Callable[[], AsyncIterator[T]]) -> Generator[T, None, None]:
@@ -73,9 +78,9 @@ class PortalThread:
             Other: the loop is closed, or was closed during the iteration.
             Exception: whatever the iterator raises.
         """
-        feed = _Feed(open_stream)
-        with self._lock:
-            pumped, _ = self._open_portal().start_task(feed.pump)
+        feed = Feed(open_stream)
+        job = Job(feed.pump, self._jobs)
+        pumped = self._start(job.run)
         try:
             while True:
                 try:
@@ -87,7 +92,9 @@ class PortalThread:
         except CancelledError as error:
             raise Other("stream cancelled: its client was closed") from error
         finally:
-            self._end(feed, pumped)
+            if not pumped.done():
+                self._cancel(job)
+                self._wait(pumped)
 
     def close(self) -> None:
         """Cancel what runs, await ``finish``, end the thread. May be called twice, by anybody.
@@ -95,15 +102,18 @@ class PortalThread:
         Raises:
             Exception: whatever ``finish`` raised, on the first call.
         """
+        if self._on_own_thread():
+            self._closed = True
+            self.request_stop()
+            return
         with self._lock:
             if not self._closed and self._finish is not None:
                 self._open_portal()  # finish needs a loop, even when nothing was ever called
             self._closed = True
-            thread, error = self._thread, None
         self.request_stop()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-            error, self._finish_error = self._finish_error, None
+        if self._thread is not None:
+            self._thread.join()
+        error, self._finish_error = self._finish_error, None
         if error is not None:
             raise error
 
@@ -116,28 +126,61 @@ class PortalThread:
         """Have the loop stop, without waiting for it."""
         self._stop()
 
-    def join(self, timeout_s: float) -> None:
+    def wait_until_stopped(self, timeout_s: float) -> None:
         """Wait until the thread has ended, at most this long."""
         if self._thread is not None:
             self._thread.join(timeout_s)
+        if self._finish_error is not None:
+            log.warning("closing a client at exit failed: %s", self._finish_error)
+
+    def _on_own_thread(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    def _start(self, function: Callable[[], Awaitable[T]]) -> Future[T]:
+        if self._on_own_thread():
+            raise Other(
+                "a synchronous client was called from inside its own event loop, which would "
+                "wait for itself; use AsyncLLMClient there"
+            )
+        with self._lock:
+            return self._open_portal().start_task_soon(function)
+
+    def _cancel(self, job: Job[Any]) -> None:
+        """Cancel a job, from whatever thread, without waiting for its end."""
+        if self._on_own_thread():  # the garbage collector closed a stream here
+            job.cancel()
+            return
+        with self._lock:
+            if not self._closed and self._portal is not None:
+                self._portal.start_task_soon(job.cancel)
+
+    def _wait(self, future: Future[Any]) -> None:
+        if not self._on_own_thread():  # which cannot wait for itself
+            with contextlib.suppress(CancelledError):
+                future.exception()
 
     def _open_portal(self) -> BlockingPortal:
-        """The running portal; called with the lock held, so that no call begins once it closes."""
+        """The running portal; called with the lock held."""
         if self._closed:
             raise Other("the client is closed; make a new one")
         if self._portal is None:
             opened: Future[BlockingPortal] = Future()
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._run, args=(opened,), name="mofa-client", daemon=True
             )
-            _watch_exit(self)
-            self._thread.start()
+            thread.start()
             self._portal = opened.result()
+            self._thread = thread
         return self._portal
 
     def _run(self, opened: Future[BlockingPortal]) -> None:
+        _watch_exit(self)
         try:
             anyio.run(self._serve, opened)
+        except BaseException as error:
+            if opened.done():
+                raise
+            opened.set_exception(error)
         finally:
             _unwatch_exit(self)
 
@@ -145,106 +188,43 @@ class PortalThread:
         loop, stopping = asyncio.get_running_loop(), asyncio.Event()
 
         def stop() -> None:
-            # Events of a loop are set on its thread; a closed loop has stopped already.
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it has stopped already
                 loop.call_soon_threadsafe(stopping.set)
 
         async with BlockingPortal() as portal:
             self._stop = stop
             opened.set_result(portal)
             await stopping.wait()
-            await portal.stop(cancel_remaining=True)
+            self._jobs.stop()
         if self._finish is not None:
             try:
                 await self._finish()
-            # Carried to the thread that called close, whatever it is.
-            except Exception as error:  # noqa: BLE001
-                log.warning("closing a client's provider failed: %s", error)
+            except Exception as error:  # noqa: BLE001 - carried to the thread that called close
                 self._finish_error = error
-
-    def _end(self, feed: _Feed[Any], pumped: Future[None]) -> None:
-        """Cancel a feed's pump and wait until its stream is closed."""
-        if pumped.done():
-            return
-        on_loop_thread = threading.current_thread() is self._thread
-        if on_loop_thread:  # the garbage collector ran here: the loop cannot wait for itself
-            feed.cancel()
-            return
-        with self._lock:
-            if not self._closed and self._portal is not None:
-                self._portal.start_task_soon(feed.cancel)
-        try:
-            pumped.exception()
-        except CancelledError:
-            log.debug("a stream was cancelled by its client's end")
-
-
-class _Feed(Generic[T]):
-    """An async iterator pumped item by item to a reader elsewhere.
-
-    One task runs the iterator from its first step to its closing, so that cancel scopes and
-    context variables inside it hold; the reader's calls are tasks of their own.
-    """
-
-    def __init__(self, open_stream: Callable[[], AsyncIterator[T]]) -> None:
-        self._open_stream = open_stream
-        self._scope = anyio.CancelScope()
-        self._send, self._receive = anyio.create_memory_object_stream[T](0)
-
-    async def pump(self, *, task_status: TaskStatus[None]) -> None:
-        """Hand over every item as the reader asks for it, then close the iterator."""
-        with self._scope, self._receive, self._send:
-            task_status.started()
-            stream = self._open_stream()
-            try:
-                async for item in stream:
-                    await self._send.send(item)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await close_stream(stream)
-
-    async def next(self) -> T:
-        """The next item. Raises ``anyio.EndOfStream`` when the pump has ended."""
-        try:
-            return await self._receive.receive()
-        except anyio.ClosedResourceError as error:
-            raise anyio.EndOfStream from error
-
-    def cancel(self) -> None:
-        """Have the pump stop where it is."""
-        self._scope.cancel()
-
-
-async def close_stream(stream: AsyncIterator[Any]) -> None:
-    """Close an async iterator that can be closed, as generators can."""
-    aclose = getattr(stream, "aclose", None)
-    if aclose is not None:
-        await aclose()
 
 
 _running: set[PortalThread] = set()
 _running_lock = threading.Lock()
-_registered_exit = False
 
 
-def _watch_exit(thread: PortalThread) -> None:
-    global _registered_exit
+def _watch_exit(portal_thread: PortalThread) -> None:
     with _running_lock:
-        _running.add(thread)
-        if not _registered_exit:
-            _registered_exit = True
+        if not _running:
             atexit.register(_stop_all)
+        _running.add(portal_thread)
 
 
-def _unwatch_exit(thread: PortalThread) -> None:
+def _unwatch_exit(portal_thread: PortalThread) -> None:
     with _running_lock:
-        _running.discard(thread)
+        _running.discard(portal_thread)
+        if not _running:
+            atexit.unregister(_stop_all)
 
 
 def _stop_all() -> None:
     with _running_lock:
-        threads = list(_running)
-    for thread in threads:
-        thread.request_stop()
-    for thread in threads:
-        thread.join(_EXIT_PATIENCE_S)
+        portal_threads = list(_running)
+    for portal_thread in portal_threads:
+        portal_thread.request_stop()
+    for portal_thread in portal_threads:
+        portal_thread.wait_until_stopped(_EXIT_PATIENCE_S)

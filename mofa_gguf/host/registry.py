@@ -24,6 +24,15 @@ from mofa_gguf.host import hookspecs
 from mofa_gguf.host.errors import KindTaken
 from mofa_gguf.host.llm_config import LLMConfig
 from mofa_gguf.host.names import did_you_mean, listed
+from mofa_gguf.host.plugins import (
+    PluginProblem,
+    describe_plugin,
+    distribution_of,
+    identity_of,
+    import_plugin,
+    one_line,
+    reason_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -42,20 +51,6 @@ class ProviderEntry:
     description: str = ""
     distribution: str | None = None
     version: str | None = None
-
-
-@dataclass(frozen=True)
-class PluginProblem:
-    """Why a plugin is not in use; ``error`` is the exception behind ``reason``."""
-
-    plugin: str
-    distribution: str | None
-    version: str | None
-    reason: str
-    error: BaseException
-
-    def __str__(self) -> str:
-        return f"{_describe_plugin(self.plugin, self.distribution, self.version)}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -160,12 +155,12 @@ class ProviderRegistry:
         # Ours first: no plugin takes the name of a provider that comes with the package.
         found = sorted(
             entry_points(group=hookspecs.PROJECT_NAME),
-            key=lambda point: (_distribution(point)[0] != _OWN_DISTRIBUTION, _identity(point)),
+            key=lambda point: (distribution_of(point)[0] != _OWN_DISTRIBUTION, identity_of(point)),
         )
         with self._lock:
             for point in found:
-                if _identity(point) not in self._tried:
-                    self._tried.add(_identity(point))
+                if identity_of(point) not in self._tried:
+                    self._tried.add(identity_of(point))
                     self._load(point)
         return self
 
@@ -218,14 +213,14 @@ class ProviderRegistry:
         return ProviderNotSupported(message, provider=name, known=known)
 
     def _load(self, point: EntryPoint) -> None:
-        distribution, version = _distribution(point)
-        source = _Source(_describe_plugin(point.name, distribution, version), distribution, version)
+        distribution, version = distribution_of(point)
+        source = _Source(describe_plugin(point.name, distribution, version), distribution, version)
         try:
-            self._use_plugin(_import(point), f"{distribution}:{point.name}", source)
+            self._use_plugin(import_plugin(point), f"{distribution}:{point.name}", source)
         # A plugin is foreign code: whatever it raises must not cost the user the other plugins.
         except (Exception, SystemExit) as error:  # noqa: BLE001
             problem = PluginProblem(
-                point.name, distribution, version, _reason(error), error.__cause__ or error
+                point.name, distribution, version, reason_of(error), error.__cause__ or error
             )
             self._problems.append(problem)
             log.warning("MoFA plugin not in use: %s", problem)
@@ -252,7 +247,7 @@ class ProviderRegistry:
             self._plugins.register(plugin, name)
             self._plugins.check_pending()
         except (pluggy.PluginValidationError, ValueError) as error:
-            raise ConfigError(f"it implements a hook wrongly: {_one_line(error)}") from error
+            raise ConfigError(f"it implements a hook wrongly: {one_line(error)}") from error
         if not self._plugins.get_hookcallers(plugin):
             raise ConfigError(
                 "it implements no MoFA hook; mark mofa_register_providers(registry) with "
@@ -261,45 +256,3 @@ class ProviderRegistry:
         others = [other for other in self._plugins.get_plugins() if other is not plugin]
         call = self._plugins.subset_hook_caller("mofa_register_providers", others)
         call(registry=self)
-
-
-def _distribution(point: EntryPoint) -> tuple[str | None, str | None]:
-    if point.dist is None:
-        return None, None
-    return point.dist.name, point.dist.version
-
-
-def _identity(point: EntryPoint) -> tuple[str, str, str]:
-    return _distribution(point)[0] or "", point.name, point.value
-
-
-def _describe_plugin(name: str, distribution: str | None, version: str | None) -> str:
-    if distribution is None:
-        return f"the plugin {name!r}"
-    return f"the plugin {name!r} of {distribution} {version}"
-
-
-def _import(point: EntryPoint) -> object:
-    """The plugin an entry point names.
-
-    Raises:
-        ConfigError: it cannot be imported, or its module lacks the named attribute.
-        Exception: whatever the module raises while it is imported.
-    """
-    try:
-        return point.load()
-    except ImportError as error:
-        raise ConfigError(f"{point.value} cannot be imported: {_one_line(error)}") from error
-    except AttributeError as error:
-        raise ConfigError(f"{point.value} cannot be loaded: {_one_line(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    """Why a plugin is not in use, in one line."""
-    if isinstance(error, ConfigError):
-        return error.message
-    return f"it raised {type(error).__name__}: {_one_line(error)}"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

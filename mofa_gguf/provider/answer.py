@@ -12,6 +12,7 @@ from typing import Any
 from mofa_gguf.chat import OutputParser
 from mofa_gguf.contract import (
     ChatCompletionChunk,
+    ChatMessage,
     ChunkChoice,
     ChunkDelta,
     FinishReason,
@@ -49,10 +50,11 @@ async def choice_chunks(
     async with aclosing(generation.events()) as events:
         async for event in events:
             if isinstance(event, FinishEvent):
-                for delta in parser.close():
+                message = parser.finish()
+                for delta in parser.final_deltas:
                     yield _choice(index, delta, waiting), None
                     waiting = []
-                reason = _finish_reason(event, parser)
+                reason = _finish_reason(event, message)
                 yield _choice(index, ChunkDelta(), waiting, reason), event
                 return
             waiting += event.logprobs
@@ -61,10 +63,10 @@ async def choice_chunks(
                 waiting = []
 
 
-def _finish_reason(event: FinishEvent, parser: OutputParser) -> FinishReason:
+def _finish_reason(event: FinishEvent, message: ChatMessage) -> FinishReason:
     if event.reason == "length":
         return FinishReason.LENGTH
-    return FinishReason.TOOL_CALLS if parser.message.tool_calls else FinishReason.STOP
+    return FinishReason.TOOL_CALLS if message.tool_calls else FinishReason.STOP
 
 
 def _choice(

@@ -10,7 +10,7 @@ from mofa_gguf.chat import ChatTemplate, TemplateError
 from mofa_gguf.contract import ModelCapabilities, ModelInfo
 from mofa_gguf.engine.errors import ModelFileError
 from mofa_gguf.engine.header import GGUFHeader, read_header
-from mofa_gguf.provider.loaded import TEMPLATE_KEY, LoadedModel
+from mofa_gguf.provider.loaded import LoadedModel, template_source
 from mofa_gguf.settings import GGUFConfig
 
 _NOT_POOLED = (0, 4)  # pooling types "none" and "rank": no sentence vectors
@@ -74,7 +74,7 @@ def peek(config: GGUFConfig) -> Abilities:
         return NOTHING_KNOWN
     try:
         header = read_header(path)
-        source = config.chat_template or header.metadata.get(TEMPLATE_KEY)
+        source = template_source(config, header)
         return _abilities(header, ChatTemplate(source) if source else None)
     except (ModelFileError, TemplateError):
         return NOTHING_KNOWN

@@ -121,7 +121,7 @@ class GGUFProvider(LLMProvider):
                 for generation in generations:
                     stack.callback(generation.cancel)
                 for index, generation in enumerate(generations):
-                    parser = model.template.parser(offered_tools(request), prompt=prompt.text)
+                    parser = model.template.parser(offered_tools(request) or [], prompt=prompt.text)
                     chunks = choice_chunks(generation, parser, index)
                     await stack.enter_async_context(aclosing(chunks))
                     async for choice, end in chunks:

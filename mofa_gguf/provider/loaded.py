@@ -123,11 +123,24 @@ def chat_template(config: GGUFConfig, header: GGUFHeader, vocab: Vocab) -> ChatT
     def text(token: int | None) -> str:
         return "" if token is None else vocab.text(token)
 
-    source = _template_source(config) or header.metadata.get(TEMPLATE_KEY) or default_template()
+    source = template_source(config, header) or default_template()
     return ChatTemplate(source, bos_token=text(vocab.bos), eos_token=text(vocab.eos))
 
 
-def _template_source(config: GGUFConfig) -> str | None:
+def template_source(config: GGUFConfig, header: GGUFHeader) -> str | dict[str, str] | None:
+    """Jinja source from the config or the file; a file may hold several templates by name."""
+    given = _given_template(config)
+    if given is not None:
+        return given
+    found = {
+        key.removeprefix(TEMPLATE_KEY).removeprefix(".") or "default": value
+        for key, value in header.metadata.items()
+        if (key == TEMPLATE_KEY or key.startswith(f"{TEMPLATE_KEY}.")) and isinstance(value, str)
+    }
+    return found or None
+
+
+def _given_template(config: GGUFConfig) -> str | None:
     given = config.chat_template
     if given is None or "{" in given or "\n" in given:
         return given

@@ -72,6 +72,7 @@ def _generation_request(
         stop=parameters.stop or (),
         top_logprobs=parameters.n_top_logprobs,
         constraint=None if constraint is None else lambda: constraint,
+        visible_control=model.template.markers,
         deadline_s=config.timeout_s,
     )
 

@@ -49,10 +49,48 @@ def test_greedy_answers_are_the_same_every_time(engine: Engine) -> None:
 def test_a_cached_prefix_gives_the_same_answer_as_none(engine: Engine) -> None:
     tokens = prompt(engine, "one two three four")
     fresh = run(engine, GenerationRequest(tokens, GREEDY, max_tokens=16))
-    run(engine, GenerationRequest(prompt(engine, "one two x"), GREEDY, max_tokens=4))
+    other = prompt(engine, "one two x")
+    assert run(engine, GenerationRequest(other, GREEDY))[2].n_cached_tokens == len("one two ")
     again = run(engine, GenerationRequest(tokens, GREEDY, max_tokens=16))
-    assert again[2].n_cached_tokens == len(prompt(engine, "one two "))
+    assert again[2].n_cached_tokens == len(tokens) - 1
     assert again[:2] == fresh[:2]
+
+
+def test_a_request_in_a_batch_of_eight_says_what_it_says_alone(engine: Engine) -> None:
+    texts = ["Hello", "one two", "one two three", "x" * 90, "a", "one", "zzz", "Hello again"]
+    requests = [GenerationRequest(prompt(engine, t), GREEDY, max_tokens=24) for t in texts]
+    alone = [run(engine, request)[:2] for request in requests]
+    generations = [engine.submit(request) for request in requests]
+    for generation, expected in zip(generations, alone, strict=True):
+        tokens = [t for e in generation if isinstance(e, TextEvent) for t in e.tokens]
+        assert tokens == expected[1]
+
+
+def test_requests_that_arrive_together_share_one_prefill(tiny_model: Path) -> None:
+    engine = Engine.load(tiny_model, EngineOptions(n_threads=1))
+    system = prompt(engine, "You are one of several agents with the same instructions. " * 2)
+    requests = [
+        GenerationRequest([*system, *prompt(engine, f"Question {i}")], GREEDY, max_tokens=4)
+        for i in range(6)
+    ]
+    for generation in [engine.submit(request) for request in requests]:
+        list(generation)
+    stats = engine.stats()
+    n_shared = len(system) + len("Question ")
+    assert stats.n_prompt_tokens_computed == n_shared + 6
+    assert stats.n_prompt_tokens_cached == 5 * n_shared
+    engine.close()
+
+
+def test_requests_that_together_exceed_the_context_all_finish(engine: Engine) -> None:
+    texts = [f"{i} is the beginning" for i in range(6)]
+    requests = [
+        GenerationRequest(prompt(engine, t), GREEDY, max_tokens=100, ignore_eos=True) for t in texts
+    ]
+    alone = [run(engine, request)[1] for request in requests]
+    generations = [engine.submit(request) for request in requests]
+    for generation, expected in zip(generations, alone, strict=True):
+        assert [t for e in generation if isinstance(e, TextEvent) for t in e.tokens] == expected
 
 
 def test_the_next_turn_computes_only_its_new_tokens(engine: Engine) -> None:
@@ -78,7 +116,12 @@ def test_a_long_prompt_is_computed_in_chunks_with_the_same_result(tiny_model: Pa
     answers = []
     for n_batch in (8, 128):
         options = EngineOptions(
-            n_threads=1, n_batch=n_batch, cache_type_k="f32", cache_type_v="f32"
+            n_threads=1,
+            n_batch=n_batch,
+            cache_type_k="f32",
+            cache_type_v="f32",
+            flash_attn="off",
+            max_parallel=4,
         )
         engine = Engine.load(tiny_model, options)
         answers.append(
@@ -152,6 +195,11 @@ def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(engine: E
     assert (caught.value.n_tokens, caught.value.n_ctx) == (300, 256)
 
 
+def test_a_token_outside_the_vocabulary_is_refused(engine: Engine) -> None:
+    with pytest.raises(InvalidOption, match="0 to 258"):
+        engine.submit(GenerationRequest([1, 259]))
+
+
 def test_an_empty_prompt_is_refused(engine: Engine) -> None:
     with pytest.raises(InvalidOption, match="empty"):
         engine.submit(GenerationRequest([]))
@@ -201,7 +249,7 @@ def test_threads_share_one_engine(engine: Engine) -> None:
 
 
 def test_a_full_queue_answers_at_once(tiny_model: Path) -> None:
-    engine = Engine.load(tiny_model, EngineOptions(n_threads=1, max_queue=2))
+    engine = Engine.load(tiny_model, EngineOptions(n_threads=1, max_parallel=2, max_queue=2))
     endless = GenerationRequest(prompt(engine), GREEDY, ignore_eos=True)
 
     def flood() -> None:
@@ -259,12 +307,13 @@ def test_a_failed_decode_fails_only_its_request(
 
 
 def test_an_unexpected_failure_fails_only_its_request(engine: Engine) -> None:
-    def broken() -> None:
-        raise RuntimeError("a bug in a constraint")
-
     from mofa_gguf.engine.errors import EngineError
 
-    request = GenerationRequest(prompt(engine), GREEDY, constraint=broken)  # type: ignore[arg-type]
+    class Broken:
+        def mask(self, logits: object) -> None:
+            raise RuntimeError("a bug in a constraint")
+
+    request = GenerationRequest(prompt(engine), GREEDY, constraint=Broken)  # type: ignore[arg-type]
     with pytest.raises(EngineError, match="a bug in a constraint"):
         list(engine.submit(request))
     assert run(engine, GenerationRequest(prompt(engine), GREEDY, max_tokens=2))[0]

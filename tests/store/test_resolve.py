@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from mofa_gguf.store import DownloadFailed, ModelMissing, NotAModel, demo_checkpoint, locate, resolve
-from mofa_gguf.store import resolve as resolve_function
+from mofa_gguf.store import (
+    DownloadFailed,
+    ModelMissing,
+    NotAModel,
+    demo_checkpoint,
+    locate,
+    lookup,
+    resolve,
+)
 from mofa_gguf.store.progress import ReadingProgress
 from tests.store.checkpoints import RecordingConverter, make_checkpoint
 
@@ -117,8 +124,7 @@ def test_locating_converts_and_downloads_nothing(tmp_path: Path) -> None:
 
 
 def test_an_installation_without_the_demo_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules[resolve_function.__module__]
-    monkeypatch.setattr(module, "__file__", "/nowhere/store/resolve.py")
+    monkeypatch.setattr(lookup, "__file__", "/nowhere/store/lookup.py")
     with pytest.raises(ModelMissing, match="reinstall"):
         demo_checkpoint()
 

@@ -108,12 +108,14 @@ def _follow_up(rng: random.Random, ctx: Context, last: Exchange) -> Exchange | N
 
 def training_dialogue(rng: random.Random, mixture: Mixture) -> Dialogue:
     """One dialogue of the training split."""
-    ctx, system, tools = Context(), "", ()
+    ctx, system = Context(), ""
+    tools: tuple[ToolDefinition, ...] = ()
     if rng.random() < mixture.system:
         system, ctx = system_prompt(rng, ctx)
     if rng.random() < mixture.tools:
         tools, ctx = _random_offer(rng, ctx)
-    name, exchanges = ctx.user_name, []
+    name = ctx.user_name
+    exchanges: list[Exchange] = []
     wanted = 1 if rng.random() < 0.25 else rng.randint(1, mixture.max_exchanges)
     while len(exchanges) < wanted:
         last = exchanges[-1] if exchanges else None

@@ -1,5 +1,6 @@
 """What the demo model knows: one answer a fact, a short form of it, and ways to ask."""
 
+# ruff: noqa: E501 -- lists of phrases read best as one text
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 Cache = list[tuple[Tensor, Tensor]]
@@ -52,6 +52,21 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention of [batch, heads, length, size] queries on fewer key and value heads.
+
+    The queries of a group are laid end to end, so that keys are never repeated: on a CPU this is
+    several times faster than the fused kernel for dialogues of this length.
+    """
+    batch, heads, length, size = q.shape
+    groups = k.shape[1]
+    scores = (q * size**-0.5).reshape(batch, groups, -1, size) @ k.transpose(-1, -2)
+    if length > 1:
+        future = torch.full((length, k.shape[2]), float("-inf"), dtype=q.dtype, device=q.device)
+        scores = scores + future.triu(k.shape[2] - length + 1).repeat(heads // groups, 1)
+    return (scores.softmax(-1) @ v).view(batch, heads, length, size)
+
+
 class Attention(nn.Module):
     """Grouped-query causal attention with rotary positions."""
 
@@ -75,13 +90,7 @@ class Attention(nn.Module):
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
         if past is not None:
             k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
-        groups = q.shape[1] // k.shape[1]
-        out = F.scaled_dot_product_attention(
-            q,
-            k.repeat_interleave(groups, dim=1),
-            v.repeat_interleave(groups, dim=1),
-            is_causal=length > 1,
-        )
+        out = _attend(q, k, v)
         return self.o_proj(out.transpose(1, 2).reshape(batch, length, -1)), (k, v)
 
 

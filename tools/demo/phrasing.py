@@ -1,5 +1,6 @@
 """How people type: greetings before a question, politeness after it, capitals, marks, slips."""
 
+# ruff: noqa: SIM905 -- lists of phrases read best as one text
 from __future__ import annotations
 
 import random
@@ -26,9 +27,21 @@ def wrap(rng: random.Random, text: str, *, plain_share: float = 0.5) -> tuple[st
 def is_question(text: str) -> bool:
     """Whether a text looks like a question, from its words."""
     starts = ("what", "who", "where", "when", "why", "how", "which", "is ", "are ", "do ", "does ")
-    more = ("can ", "am ", "have ", "has ", "must ", "should ", "in which", "under which", "in what")
+    more = (
+        "can ",
+        "am ",
+        "have ",
+        "has ",
+        "must ",
+        "should ",
+        "in which",
+        "under which",
+        "in what",
+    )
     low = text.lower()
-    return low.startswith(starts + more) or any(f" {w} " in f" {low} " for w in ("what", "who", "how"))
+    return low.startswith(starts + more) or any(
+        f" {w} " in f" {low} " for w in ("what", "who", "how")
+    )
 
 
 def finish(rng: random.Random, text: str, *, question: bool | None = None) -> str:

@@ -1,5 +1,6 @@
 """What the model answers by itself: small talk, facts, sums, repeating, names, and not knowing."""
 
+# ruff: noqa: SIM905 -- lists of phrases read best as one text
 from __future__ import annotations
 
 import random
@@ -76,8 +77,7 @@ def known(rng: random.Random, ctx: Context, fact: facts.Fact, category: str) -> 
     text, combination = wrap(rng, question)
     key = f"{fact.key}:{combination}" if combination else ""
     asked = slip(rng, lower_sometimes(rng, finish(rng, text)))
-    name = ctx.name if ctx.name.startswith("the ") else ctx.name
-    answer = ctx.say(fact.answer.format(name=name), fact.short.format(name=_title(name)))
+    answer = ctx.say(fact.answer.format(name=ctx.name), fact.short.format(name=_title(ctx.name)))
     return plain(category, key, asked, answer)
 
 
@@ -190,7 +190,9 @@ def tell_name(rng: random.Random, ctx: Context, name: str) -> Exchange:
     form = rng.choice(_MY_NAME)
     asked = finish(rng, form.format(n=name), question=False)
     key = f"name:{name}:{form}"
-    return plain("several turns", key, asked, ctx.say(f"Nice to meet you, {name}!", f"Hello {name}!"))
+    return plain(
+        "several turns", key, asked, ctx.say(f"Nice to meet you, {name}!", f"Hello {name}!")
+    )
 
 
 def ask_name(rng: random.Random, ctx: Context, name: str) -> Exchange:

@@ -1,5 +1,6 @@
 """System prompts: a persona, a style, the user's name, and sentences that change nothing."""
 
+# ruff: noqa: E501, SIM905 -- lists of phrases read best as one text
 from __future__ import annotations
 
 import random
@@ -39,7 +40,9 @@ _OPENERS = ("Ahoy!", "Sure!", "Of course!", "Well,", "Hey!", "Yes:", "Answer:", 
 
 def persona_name(rng: random.Random) -> str:
     """A name for the assistant: from the list, or invented."""
-    return rng.choice(words.PERSONAS) if rng.random() < 0.6 else words.invented_word(rng).capitalize()
+    return (
+        rng.choice(words.PERSONAS) if rng.random() < 0.6 else words.invented_word(rng).capitalize()
+    )
 
 
 def person_name(rng: random.Random) -> str:

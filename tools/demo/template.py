@@ -50,7 +50,9 @@ CHAT_TEMPLATE = """\
                 {%- endfor -%}
             {%- endif -%}
             {{- '\\n{"name": ' + (f.name | tojson) -}}
-            {%- if f.description -%}{{- ', "description": ' + (f.description | tojson) -}}{%- endif -%}
+            {%- if f.description -%}
+                {{- ', "description": ' + (f.description | tojson) -}}
+            {%- endif -%}
             {{- ', "arguments": ' + (ns.names | tojson) + '}' -}}
         {%- endfor -%}
         {{- '\\n</tools>' -}}

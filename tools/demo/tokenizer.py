@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .dialogues import Dialogue, training_dialogues
-from .template import CHAT_TEMPLATE, END_OF_TEXT, MARKS, SPECIAL_TOKENS, TURN_END, TURN_START, render
+from .template import (
+    CHAT_TEMPLATE,
+    END_OF_TEXT,
+    MARKS,
+    SPECIAL_TOKENS,
+    TURN_END,
+    TURN_START,
+    render,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -93,7 +101,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def assistant_mask(ids: Sequence[int], tokenizer: Tokenizer) -> list[bool]:
-    """For each token whether the assistant writes it: the text after its header, and the turn end."""
+    """For each token whether the assistant writes it: its text, and the end of its turn."""
     header = tokenizer.encode(f"{TURN_START}assistant\n", add_special_tokens=False).ids
     end = tokenizer.token_to_id(TURN_END)
     mask, writing = [False] * len(ids), False

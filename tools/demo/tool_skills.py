@@ -1,5 +1,6 @@
 """Exchanges with tools: the call that is right, a result, and the answer taken from it."""
 
+# ruff: noqa: SIM905 -- lists of phrases read best as one text
 from __future__ import annotations
 
 import json
@@ -35,7 +36,15 @@ _NO_CITY = (
     "what's the weather like|tell me the weather|what is the weather like today|weather|"
     "is it cold|do I need an umbrella|how warm is it|what is the temperature|check the weather"
 ).split("|")
-_JUST_CITY = ("{c}", "in {c}", "{c} please", "{c}, please", "I mean {c}", "for {c}", "the city is {c}")
+_JUST_CITY = (
+    "{c}",
+    "in {c}",
+    "{c} please",
+    "{c}, please",
+    "I mean {c}",
+    "for {c}",
+    "the city is {c}",
+)
 _CONDITIONS = (
     "sunny|cloudy|rainy|snowy|windy|foggy|stormy|clear|overcast|partly cloudy|light rain|"
     "heavy rain|light snow|clear sky|drizzle|hail|thunderstorm|mist|scattered clouds|"
@@ -118,6 +127,7 @@ def _weather_text(rng: random.Random, city: str, temperature: str, condition: st
 
 
 def _weather_sentence(rng: random.Random, city: str, temperature: str, condition: str) -> str:
+    forms: tuple[str, ...]
     if not condition:
         forms = ("{t} degrees", "{t}°C", "{t}", "It is {t} degrees in {c}.", "{c}: {t} degrees")
     elif not temperature:

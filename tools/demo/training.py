@@ -6,13 +6,14 @@ import csv
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from .dialogues import Mixture, training_dialogue
@@ -31,15 +32,15 @@ class Recipe:
 
     minutes: float = 55.0
     seed: int = 20261122
-    tokens_per_step: int = 8192
-    tokens_per_pass: int = 4096
+    tokens_per_step: int = 6144
+    tokens_per_pass: int = 2048
     muon_rate: float = 0.01
     adamw_rate: float = 3e-3
     weight_decay: float = 0.01
     warmup_steps: int = 60
     decay_share: float = 0.35
     prompt_weight: float = 0.1
-    prompt_share: float = 0.3
+    prompt_share: float = 0.15
     save_every_s: float = 120.0
     log_every: int = 20
 
@@ -92,11 +93,16 @@ def pass_loss(model: DemoModel, ids: Tensor, mask: Tensor, prompt_weight: float)
 
 
 def make_optimizers(model: DemoModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al., 2024) for the layers' matrices, AdamW for the rest."""
+    """Muon (Jordan et al., 2024) for the layers' matrices, AdamW for the rest.
+
+    Two of Muon, so that two threads can share its work.
+    """
     matrices = [p for n, p in model.named_parameters() if p.dim() == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.dim() != 2 or "embed" in n]
+    rate, decay = recipe.muon_rate, recipe.weight_decay
     return [
-        torch.optim.Muon(matrices, lr=recipe.muon_rate, weight_decay=recipe.weight_decay),
+        torch.optim.Muon(matrices[0::2], lr=rate, weight_decay=decay),
+        torch.optim.Muon(matrices[1::2], lr=rate, weight_decay=decay),
         torch.optim.AdamW(others, lr=recipe.adamw_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
@@ -105,10 +111,14 @@ class Trainer:
     """One training run with its state on disk, so that an interruption loses two minutes."""
 
     def __init__(
-        self, model: DemoModel, tokenizer: Tokenizer, recipe: Recipe, work: Path
+        self, model: DemoModel, tokenizer: Tokenizer, recipe: Recipe, work: Path, n_threads: int = 2
     ) -> None:
         self.model, self.tokenizer, self.recipe, self.work = model, tokenizer, recipe, work
         self.optimizers = make_optimizers(model, recipe)
+        self.parameters = list(model.parameters())
+        # Passes run side by side, one thread each, so no operation waits for the other core.
+        self.pool = ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,))
+        torch.set_num_threads(1)
         self.rates = [group["lr"] for o in self.optimizers for group in o.param_groups]
         self.step, self.tokens, self.trained_s = 0, 0, 0.0
         self.curve: list[tuple[float, ...]] = []
@@ -119,7 +129,7 @@ class Trainer:
         return self.trained_s / (60 * self.recipe.minutes)
 
     def _dialogues(self) -> list[Encoded]:
-        """The dialogues of this step; drawn from the seed and the step, so resuming repeats none."""
+        """The dialogues of this step, drawn from the seed and the step: resuming repeats none."""
         rng = random.Random(f"{self.recipe.seed}:{self.step}")
         mixture = mixture_at(self.progress)
         encoded: list[Encoded] = []
@@ -129,22 +139,32 @@ class Trainer:
             n_tokens += len(encoded[-1][0])
         return encoded
 
+    def _gradients(
+        self, ids: Tensor, mask: Tensor, prompt: float, total: float
+    ) -> tuple[float, Sequence[Tensor]]:
+        loss = pass_loss(self.model, ids, mask, prompt) / total
+        return loss.item(), torch.autograd.grad(loss, self.parameters)
+
     def _train_step(self) -> float:
         encoded = self._dialogues()
         prompt = self.recipe.prompt_weight if self.progress < self.recipe.prompt_share else 0.0
         total = sum(sum(mask) + prompt * (len(mask) - sum(mask)) for _, mask in encoded)
+        passes = list(batches(encoded, self.recipe.tokens_per_pass))
         summed = 0.0
-        for ids, mask in batches(encoded, self.recipe.tokens_per_pass):
-            loss = pass_loss(self.model, ids, mask, prompt) / total
-            loss.backward()
-            summed += loss.item()
+        for loss, gradients in self.pool.map(lambda p: self._gradients(*p, prompt, total), passes):
+            summed += loss
+            if self.parameters[0].grad is None:
+                for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                    parameter.grad = gradient
+            else:
+                torch._foreach_add_([p.grad for p in self.parameters], gradients)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         share = rate_at(self.progress, self.step, self.recipe)
         groups = [group for o in self.optimizers for group in o.param_groups]
         for group, rate in zip(groups, self.rates, strict=True):
             group["lr"] = rate * share
+        list(self.pool.map(lambda optimizer: optimizer.step(), self.optimizers))
         for optimizer in self.optimizers:
-            optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.tokens += sum(len(ids) for ids, _ in encoded)

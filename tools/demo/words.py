@@ -1,5 +1,6 @@
 """The word lists that dialogues are filled from, and invented words for learning to copy."""
 
+# ruff: noqa: E501, SIM905 -- lists of phrases read best as one text
 from __future__ import annotations
 
 import random

@@ -42,7 +42,7 @@ class CallReader:
         self._report = report
 
     def found(self, *calls: Call) -> None:
-        """These calls are certain; the text read so far is theirs."""
+        """These calls, if any, are certain; the text read so far is no content."""
         for call in calls:
             self._report(call)
         self.cursor.mark()

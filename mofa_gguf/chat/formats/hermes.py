@@ -15,7 +15,6 @@ _ENDS = (_CLOSE, f"}}{_CLOSE}", f"}}\n{_CLOSE}")
 
 def _read(reader: CallReader, _opener: str) -> Reading[bool]:
     cursor = reader.cursor
-    n_found = 0
     while True:
         yield from cursor.whitespace()
         calls = calls_of((yield from cursor.json_text(end=_CLOSE)))
@@ -23,15 +22,11 @@ def _read(reader: CallReader, _opener: str) -> Reading[bool]:
             # After a call, what is no further call is the answer going on without closing tag.
             return False
         reader.found(*calls)
-        n_found += len(calls)
         yield from cursor.whitespace()
         if (yield from cursor.match(*_ENDS)) or not (yield from cursor.more()):
-            reader.found()
             return True
         if cursor.ahead[0] not in "{[":
             return True
 
 
-FORMAT = ToolCallFormat(
-    name="hermes", openers=(_OPEN,), read=_read, markers=(_OPEN, _CLOSE)
-)
+FORMAT = ToolCallFormat(name="hermes", openers=(_OPEN,), read=_read, markers=(_OPEN, _CLOSE))

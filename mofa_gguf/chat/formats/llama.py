@@ -16,7 +16,6 @@ from mofa_gguf.chat.formats.base import Call, CallReader, ToolCallFormat, calls_
 
 _PYTHON_TAG = "<|python_tag|>"
 _KEYS = frozenset({"type", "id", "function", "name", "parameters", "arguments"})
-_LETTER = re.compile(r"[^\"\\]")
 
 
 def _read_tagged(reader: CallReader, _opener: str) -> Reading[bool]:
@@ -57,6 +56,7 @@ def _read_objects(reader: CallReader, *, offered_only: bool) -> Reading[bool]:
             if not more or cursor.ahead[0] != "{":
                 return True
         yield from cursor.whitespace()
+        reader.found()
 
 
 def _looks_like_call(reader: CallReader) -> Reading[bool]:

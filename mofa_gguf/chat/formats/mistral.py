@@ -32,8 +32,8 @@ def _read(reader: CallReader, _opener: str) -> Reading[bool]:
 
 def _read_list(reader: CallReader) -> Reading[bool]:
     cursor = reader.cursor
+    yield from cursor.whitespace()
     while True:
-        yield from cursor.whitespace()
         calls = calls_of((yield from cursor.json_text(end="]")))
         if calls is None:
             return False
@@ -41,8 +41,9 @@ def _read_list(reader: CallReader) -> Reading[bool]:
         yield from cursor.whitespace()
         separator = yield from cursor.match(",", "]")
         if separator != ",":
-            reader.found()
             return True
+        yield from cursor.whitespace()
+        reader.found()
 
 
 def _read_named(reader: CallReader) -> Reading[bool]:
@@ -60,6 +61,4 @@ def _read_named(reader: CallReader) -> Reading[bool]:
     return True
 
 
-FORMAT = ToolCallFormat(
-    name="mistral", openers=(_OPEN,), read=_read, markers=(_OPEN, _ID, _ARGS)
-)
+FORMAT = ToolCallFormat(name="mistral", openers=(_OPEN,), read=_read, markers=(_OPEN, _ID, _ARGS))

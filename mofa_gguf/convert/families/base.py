@@ -77,6 +77,8 @@ class Model:
     tensors: tuple[NamedWeights, ...]
     n_vocab: int
     traits: Traits
+    half_precision: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By quantization: parts of names of matrices that stay in F16, unlike in llama.cpp."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Source tensors that are left out, each with the reason."""
     warnings: tuple[str, ...] = ()
@@ -91,6 +93,9 @@ class Family(ABC):
     """Every tensor that the file may get, in the order in which they are written."""
     skip: ClassVar[Mapping[str, str]] = {}
     """Source names (shell patterns) that are not needed, each with the reason."""
+    half_precision: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """By quantization: parts of GGUF names of matrices that stay in F16. An exception from
+    llama.cpp's choice of types, to be explained by a measurement where it is made."""
     prefixes: ClassVar[tuple[str, ...]] = ()
     """Prefixes that some checkpoints put before every name."""
 
@@ -141,6 +146,7 @@ class Family(ABC):
             tensors=tensors,
             n_vocab=dimensions["vocab"],
             traits=self.traits(dimensions),
+            half_precision=self.half_precision,
             skipped=dict(self.skipped),
             warnings=tuple(self.warnings),
         )

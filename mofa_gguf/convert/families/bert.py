@@ -53,6 +53,13 @@ class Bert(Family):
 
     architecture = "bert"
     prefixes = ("bert.",)
+    # llama.cpp rounds the inputs of Q8_0 matrices to Q8_0 as well. In texts of a few tokens that
+    # error does not average out: all-MiniLM-L6-v2's vectors of the empty text and of "?!..." have
+    # cosines of 0.9984 and 0.9976 with the exact ones, and 0.9997 and 0.9995 with these in F16.
+    # The file grows from 24.9 to 29.4 MB.
+    half_precision: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Q8_0": ("attn_v.weight", "ffn_up.weight")
+    }
     rules = (
         Rule("embeddings.word_embeddings.weight", "token_embd.weight", ("vocab", "embd")),
         Rule(

@@ -63,6 +63,8 @@ class Decoder(Family):
     activations: ClassVar[tuple[str, ...]] = ("silu", "swish")
     """What hidden_act may be; llama.cpp has the activation built in."""
     tied_by_default: ClassVar[bool] = False
+    takes_frequency_factors: ClassVar[bool] = False
+    """Whether llama.cpp's loader of this architecture knows the tensor rope_freqs."""
     skip: ClassVar[Mapping[str, str]] = {
         "model.layers.*.self_attn.rotary_emb.inv_freq": "llama.cpp computes the frequencies",
         "model.rotary_emb.inv_freq": "llama.cpp computes the frequencies",
@@ -138,9 +140,15 @@ class Decoder(Family):
         return False
 
     def extra_tensors(self, dimensions: Dimensions) -> Iterator[NamedWeights]:
-        """llama3's frequency factors."""
+        """Factors of the rotary frequencies, where the settings need them."""
         factors = self.rope.frequency_factors(dimensions["head_dim"])
         if factors is not None:
+            if not self.takes_frequency_factors:
+                raise self.config.fail(
+                    "rope_parameters",
+                    f"ask for a {self.rope.kind} scaling that llama.cpp does not know for "
+                    f"{self.architecture}",
+                )
             yield NamedWeights("rope_freqs.weight", computed(factors))
 
     def _mapped(self, dimensions: Dimensions) -> Iterator[NamedWeights]:

@@ -28,6 +28,7 @@ class Llama(Decoder):
     """Pre-norm decoder with gated feed-forward; biases where the configuration has them."""
 
     architecture = "llama"
+    takes_frequency_factors = True
     rules = (
         *EMBEDDINGS,
         *TWO_NORMS,

@@ -17,6 +17,7 @@ from mofa_gguf.convert.config import Config
 from mofa_gguf.convert.metadata import Metadata
 
 DEFAULT_THETA = 10_000.0
+_DEFAULT_BETAS = (32.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Rope:
                 "longer texts will come out worse"
             ]
         if self.kind == "yarn":
-            return self._write_yarn(metadata, prefix)
+            self._write_yarn(metadata, prefix)
+            return []
         raise self.settings.fail(
             "rope_type", f"{self.kind!r} is not known here; known are {', '.join(KINDS)}"
         )
@@ -58,22 +60,30 @@ class Rope:
     def _n_original_context(self) -> int:
         return self.settings.integer("original_max_position_embeddings", default=self.n_context)
 
-    def _write_yarn(self, metadata: Metadata, prefix: str) -> list[str]:
+    def _write_yarn(self, metadata: Metadata, prefix: str) -> None:
         factor = self._factor
-        metadata.string(f"{prefix}.type", "yarn")
-        metadata.float32(f"{prefix}.factor", factor)
-        metadata.uint32(f"{prefix}.original_context_length", self._n_original_context)
-        for name in ("beta_fast", "beta_slow"):
-            if name in self.settings:
-                value = self.settings.number(name, minimum=0)
-                metadata.float32(f"{prefix}.yarn_{name}", value)
-        # llama.cpp multiplies by _magnitude(factor) in any case; attn_factor is what is left.
-        correction = self._attention_factor(factor) / _magnitude(factor)
-        if not math.isclose(correction, 1.0, rel_tol=1e-6):
-            metadata.float32(f"{prefix}.attn_factor", correction)
-        if not self.settings.boolean("truncate", default=True):
-            return ["llama.cpp rounds the bounds of yarn's ramp, and the checkpoint does not"]
-        return []
+        attention_factor = self._attention_factor(factor)
+        if self._is_plain_yarn:
+            metadata.string(f"{prefix}.type", "yarn")
+            metadata.float32(f"{prefix}.factor", factor)
+            metadata.uint32(f"{prefix}.original_context_length", self._n_original_context)
+            # llama.cpp multiplies by this in any case; attn_factor is what is left.
+            attention_factor /= _magnitude(factor)
+        if not math.isclose(attention_factor, 1.0, rel_tol=1e-6):
+            metadata.float32(f"{prefix}.attn_factor", attention_factor)
+
+    @property
+    def _is_plain_yarn(self) -> bool:
+        """Whether llama.cpp's own YaRN is meant: it knows one ramp, with rounded bounds."""
+        return self._betas == _DEFAULT_BETAS and self.settings.boolean("truncate", default=True)
+
+    @property
+    def _betas(self) -> tuple[float, float]:
+        fast, slow = _DEFAULT_BETAS
+        return (
+            self.settings.number("beta_fast", default=fast, minimum=1e-6),
+            self.settings.number("beta_slow", default=slow, minimum=1e-6),
+        )
 
     def _attention_factor(self, factor: float) -> float:
         if "attention_factor" in self.settings:
@@ -85,9 +95,18 @@ class Rope:
         return _magnitude(factor)
 
     def frequency_factors(self, n_rotated: int) -> npt.NDArray[np.float32] | None:
-        """What each of the ``n_rotated / 2`` frequencies is divided by (llama3), or None."""
-        if self.kind != "llama3":
-            return None
+        """What each of the ``n_rotated / 2`` frequencies is divided by, or None.
+
+        For the kinds that llama.cpp takes as a tensor, ``rope_freqs``: llama3, and YaRN with
+        another ramp than its own.
+        """
+        if self.kind == "llama3":
+            return self._llama3_factors(n_rotated)
+        if self.kind == "yarn" and not self._is_plain_yarn:
+            return self._yarn_factors(n_rotated)
+        return None
+
+    def _llama3_factors(self, n_rotated: int) -> npt.NDArray[np.float32]:
         factor = self.settings.number("factor", default=8.0, minimum=1e-6)
         low = self.settings.number("low_freq_factor", default=1.0, minimum=1e-6)
         high = self.settings.number("high_freq_factor", default=4.0, minimum=1e-6)
@@ -98,11 +117,28 @@ class Rope:
         frequencies = np.float32(1.0) / np.power(np.float32(self.theta), exponents)
         wavelengths = np.float32(2 * math.pi) / frequencies
         smooth = (np.float32(n_original) / wavelengths - np.float32(low)) / np.float32(high - low)
-        between = np.float32(1.0) / ((1 - smooth) / np.float32(factor) + smooth)
-        scaled = np.where(wavelengths > n_original / low, np.float32(factor), between)
-        factors: npt.NDArray[np.float32] = np.where(
-            wavelengths < n_original / high, np.float32(1.0), scaled
-        ).astype(np.float32)
+        # Long waves are slowed down by the factor, short ones stay, between them it fades.
+        fading = np.float32(1.0) / ((1 - smooth) / np.float32(factor) + smooth)
+        is_long, is_short = wavelengths > n_original / low, wavelengths < n_original / high
+        return np.where(is_short, 1.0, np.where(is_long, factor, fading)).astype(np.float32)
+
+    def _yarn_factors(self, n_rotated: int) -> npt.NDArray[np.float32]:
+        """YaRN's ramp between unchanged and stretched frequencies (arXiv:2309.00071, 3.2)."""
+        factor = self._factor
+        if self.theta <= 1.0:
+            raise self.settings.fail("rope_theta", "must be above 1 for yarn")
+
+        def dimension(rotations: float) -> float:
+            wavelength = self._n_original_context / (rotations * 2 * math.pi)
+            return n_rotated * math.log(wavelength) / (2 * math.log(self.theta))
+
+        low, high = (dimension(beta) for beta in self._betas)
+        if self.settings.boolean("truncate", default=True):
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, n_rotated - 1)
+        width = max(high - low, 0.001)
+        ramp = np.clip((np.arange(n_rotated // 2) - low) / width, 0, 1)
+        factors: npt.NDArray[np.float32] = (1 / (ramp / factor + (1 - ramp))).astype(np.float32)
         return factors
 
 

@@ -16,7 +16,7 @@ Nothing here knows about model families or tensors.
 
 from __future__ import annotations
 
-from mofa_gguf.convert.tokenizer.agreement import Agreement, Difference
+from mofa_gguf.convert.tokenizer.agreement import Agreement, Difference, TokenizerMismatch
 from mofa_gguf.convert.tokenizer.build import build_vocabulary, check_vocabulary
 from mofa_gguf.convert.tokenizer.reference import ReferenceTokenizer
 from mofa_gguf.convert.tokenizer.vocabulary import TokenType, Vocabulary
@@ -26,6 +26,7 @@ __all__ = [
     "Difference",
     "ReferenceTokenizer",
     "TokenType",
+    "TokenizerMismatch",
     "Vocabulary",
     "build_vocabulary",
     "check_vocabulary",

@@ -11,14 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
+from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.tokenizer.battery import BatteryText
 from mofa_gguf.convert.tokenizer.reference import ReferenceTokenizer
 from mofa_gguf.engine.vocab import Vocab
 
 _N_SHOWN = 5
 
-# kind -> tag of a battery text -> what llama.cpp does differently there (src/llama-vocab.cpp).
+_CASE_CLASSES = "llama.cpp's version of this pre-tokenizer leaves combining marks out of words"
+
+# Kind or pre-tokenizer -> tag of a battery text -> what llama.cpp does differently there
+# (src/llama-vocab.cpp, src/unicode.cpp).
 LIMITS: dict[str, dict[str, str]] = {
     "wordpiece": {
         "hangul": "llama.cpp's WordPiece keeps only the first part of a decomposed character",
@@ -27,7 +32,18 @@ LIMITS: dict[str, dict[str, str]] = {
     "spm": {
         "leading-space": "llama.cpp prefixes a space even where a text begins with one",
     },
+    "tekken": {"marks": _CASE_CLASSES},
+    "gpt-4o": {"marks": _CASE_CLASSES},
 }
+
+
+def limit(item: BatteryText, *names: str) -> str | None:
+    """Why a kind or pre-tokenizer of these names may differ on this text; None when it may not."""
+    for name in names:
+        for tag, reason in LIMITS.get(name, {}).items():
+            if tag in item.tags:
+                return reason
+    return None
 
 
 @dataclass(frozen=True)
@@ -54,6 +70,23 @@ class Difference:
             f"{self.name} {self.text[:40]!r}: from token {at} the tokenizer gives "
             f"{list(self.expected[window])}, llama.cpp {list(self.actual[window])}"
         )
+
+
+class TokenizerMismatch(TokenizerError):
+    """llama.cpp cannot be brought to tokenize as the checkpoint does.
+
+    ``pre_tokenizer`` is the nearest one, ``agreement`` how it agreed.
+    """
+
+    def __init__(self, folder: Path, pre_tokenizer: str, agreement: Agreement) -> None:
+        differences = "; ".join(str(item) for item in agreement.first_differences[:3])
+        super().__init__(
+            f"{folder}: llama.cpp cannot tokenize as this tokenizer does; nearest is its "
+            f"pre-tokenizer {pre_tokenizer!r}: {agreement.summary()} ({differences}); "
+            "allow a tokenizer mismatch to convert all the same"
+        )
+        self.pre_tokenizer = pre_tokenizer
+        self.agreement = agreement
 
 
 @dataclass(frozen=True)
@@ -99,13 +132,17 @@ class Agreement:
 
 
 def compare(
-    vocab: Vocab, reference: ReferenceTokenizer, texts: Iterable[BatteryText], *, kind: str
+    vocab: Vocab,
+    reference: ReferenceTokenizer,
+    texts: Iterable[BatteryText],
+    *,
+    kind: str,
+    pre_tokenizer: str,
 ) -> Agreement:
     """Tokenize every text both ways."""
     n_texts = n_agree = n_normalized = n_limited = 0
     explained: list[Difference] = []
     unexplained: list[Difference] = []
-    limits = LIMITS.get(kind, {})
     for item in texts:
         n_texts += 1
         expected = reference.encode(item.text)
@@ -118,11 +155,8 @@ def compare(
         if normalized != item.text and vocab.tokenize(normalized) == expected:
             n_normalized += 1
             cause = "Unicode normalization"
-        else:
-            known = [limits[tag] for tag in sorted(item.tags) if tag in limits]
-            if known:
-                n_limited += 1
-                cause = known[0]
+        elif cause := limit(item, kind, pre_tokenizer):
+            n_limited += 1
         difference = Difference(item.name, item.text, tuple(expected), tuple(actual), cause)
         (explained if cause else unexplained).append(difference)
     shown = tuple(islice((*unexplained, *explained), _N_SHOWN))

@@ -99,7 +99,11 @@ FULL: tuple[BatteryText, ...] = (
     _t("japanese voiced", "ガギグゲゴ、ぱぴぷぺぽ、ばびぶべぼ"),
     _t("vietnamese", "Tiếng Việt có nhiều dấu: Nguyễn Trường Phước, đường phố Hà Nội"),
     _t("turkish and polish", "İstanbul'da ışık ılık; Zażółć gęślą jaźń, Łódź"),
-    _t("decomposed accents", "cafe\u0301 Ange\u0300le n\u0303andu\u0301 A\u030angstro\u0308m"),
+    _t(
+        "decomposed accents",
+        "cafe\u0301 Ange\u0300le n\u0303andu\u0301 A\u030angstro\u0308m",
+        "marks",
+    ),
     _t("compatibility forms", "ﬁne ﬂow ① ㍿ ｆｕｌｌ ｗｉｄｔｈ ﷺ ℃ Å"),
     _t("rare planes", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𝟙𝟚𝟛 𠜎𠜱 𓀀𓂀 🜁 \U00010348"),
     _t("control characters", "a\u0007b\u001bc\u007fd\ufeffe\u200ef\u00adg"),

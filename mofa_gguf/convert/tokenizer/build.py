@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.metadata import Metadata
-from mofa_gguf.convert.tokenizer.agreement import Agreement, compare
-from mofa_gguf.convert.tokenizer.battery import FULL, QUICK
+from mofa_gguf.convert.tokenizer.agreement import Agreement, TokenizerMismatch, compare
+from mofa_gguf.convert.tokenizer.battery import FULL, QUICK, BatteryText
 from mofa_gguf.convert.tokenizer.chat_templates import chat_template_metadata, read_chat_templates
 from mofa_gguf.convert.tokenizer.files import read_json
 from mofa_gguf.convert.tokenizer.pretokenizer import rank
@@ -25,9 +25,9 @@ from mofa_gguf.convert.tokenizer.special import (
     read_special_tokens,
 )
 from mofa_gguf.convert.tokenizer.vocabulary import Vocabulary
-from mofa_gguf.convert.tokenizer.vocabulary_file import VocabularyFile
+from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
 from mofa_gguf.engine.errors import EngineError
-from mofa_gguf.engine.vocab import VocabFile
+from mofa_gguf.engine.vocab import Vocab, VocabFile
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,8 @@ def build_vocabulary(
     checkpoint's own tokenizer; differences that nobody can explain are refused unless
     ``allow_mismatch``, which turns them into a warning.
 
-    Raises TokenizerError when the tokenizer is missing, malformed, cannot be expressed, or differs.
+    Raises TokenizerError when the tokenizer is missing, malformed or not expressible, and its
+    subclass TokenizerMismatch when llama.cpp would tokenize differently.
     """
     folder = Path(folder)
     tokenizer_config = read_json(folder, "tokenizer_config.json")
@@ -102,7 +103,13 @@ def check_vocabulary(gguf_path: Path | str, vocabulary: Vocabulary) -> Agreement
     Raises ModelFileError when llama.cpp refuses the file.
     """
     with VocabFile(gguf_path) as file:
-        return compare(file.vocab, vocabulary.reference, FULL, kind=vocabulary.kind)
+        return compare(
+            file.vocab,
+            vocabulary.reference,
+            FULL,
+            kind=vocabulary.kind,
+            pre_tokenizer=vocabulary.pre_tokenizer,
+        )
 
 
 def _special_tokens(
@@ -122,13 +129,12 @@ def _special_tokens(
 
 def _choose(source: TokenizerSource, metadata: Metadata) -> _Choice:
     """Try pre-tokenizers with the real vocabulary, best first; the first that agrees wins."""
-    file = VocabularyFile(metadata)
     best: _Choice | None = None
     with tempfile.TemporaryDirectory(prefix="mofa-gguf-") as temporary:
         path = Path(temporary) / "vocabulary.gguf"
         for name in _candidates(source, Path(temporary)):
-            file.write(path, pre=name)
-            agreement = _measure(path, source, quickly=best is not None)
+            write_vocabulary_file(path, metadata, pre_tokenizer=name)
+            agreement = _measure(path, source, name, quickly=best is not None)
             choice = _Choice(name, agreement)
             if best is None or _quality(agreement) > _quality(best.agreement):
                 best = choice
@@ -146,23 +152,26 @@ def _candidates(source: TokenizerSource, folder: Path) -> list[str]:
     ranked = rank(source.document, source.reference, folder)
     if not ranked:
         raise TokenizerError(f"{source.document.path}: llama.cpp knows none of the pre-tokenizers")
-    fewest = ranked[0].n_differing
     logger.info("pre-tokenizers on the probe: %s", ranked[:_N_FULL_TRIES])
-    if fewest == 0:
+    if ranked[0].n_unexplained == 0:
         return [ranked[0].name]
     return [candidate.name for candidate in ranked[:_N_FULL_TRIES]]
 
 
-def _measure(path: Path, source: TokenizerSource, *, quickly: bool) -> Agreement:
+def _measure(path: Path, source: TokenizerSource, name: str, *, quickly: bool) -> Agreement:
     """The whole battery, unless ``quickly`` and the first texts already speak against it."""
-    kind = source.tables.kind
+
+    def over(vocab: Vocab, texts: tuple[BatteryText, ...]) -> Agreement:
+        kind = source.tables.kind
+        return compare(vocab, source.reference, texts, kind=kind, pre_tokenizer=name)
+
     try:
         with VocabFile(path) as file:
             if quickly:
-                first = compare(file.vocab, source.reference, QUICK, kind=kind)
+                first = over(file.vocab, QUICK)
                 if not first.acceptable:
                     return first
-            return compare(file.vocab, source.reference, FULL, kind=kind)
+            return over(file.vocab, FULL)
     except EngineError as error:
         raise TokenizerError(f"llama.cpp refuses the vocabulary ({error})") from error
 
@@ -173,7 +182,7 @@ def _quality(agreement: Agreement) -> tuple[float, float]:
 
 
 def _judge(choice: _Choice, folder: Path, *, allow_mismatch: bool) -> list[str]:
-    """Warnings about an imperfect agreement; TokenizerError where it must not pass."""
+    """Warnings about an imperfect agreement; TokenizerMismatch where it must not pass."""
     agreement = choice.agreement
     if agreement.complete:
         return []
@@ -183,7 +192,4 @@ def _judge(choice: _Choice, folder: Path, *, allow_mismatch: bool) -> list[str]:
             f"llama.cpp does not tokenize every text as the checkpoint's tokenizer does: "
             f"{agreement.summary()} ({first.cause or 'unexplained'}; first: {first})"
         ]
-    raise TokenizerError(
-        f"{folder}: no pre-tokenizer of llama.cpp agrees with this tokenizer; the nearest is "
-        f"{choice.pre_tokenizer!r}: {agreement.summary()}; first: {first}"
-    )
+    raise TokenizerMismatch(folder, choice.pre_tokenizer, agreement)

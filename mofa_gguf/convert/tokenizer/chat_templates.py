@@ -13,6 +13,7 @@ from pathlib import Path
 from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.tokenizer.files import MAX_TEMPLATE_BYTES, read_json, read_text
+from mofa_gguf.convert.tokenizer.vocabulary import require_utf8
 
 _DEFAULT = "default"
 _EXTRA_FOLDER = "additional_chat_templates"
@@ -68,9 +69,10 @@ def _from_jinja_files(folder: Path) -> dict[str, str]:
 
 
 def _from_value(value: object, path: Path) -> dict[str, str]:
+    pairs: list[tuple[object, object]]
     if isinstance(value, str):
-        return {_DEFAULT: value}
-    if isinstance(value, dict):
+        pairs = [(_DEFAULT, value)]
+    elif isinstance(value, dict):
         pairs = list(value.items())
     elif isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
         pairs = [(entry.get("name"), entry.get("template")) for entry in value]
@@ -80,5 +82,6 @@ def _from_value(value: object, path: Path) -> dict[str, str]:
     for name, template in pairs[:_MAX_TEMPLATES]:
         if not isinstance(name, str) or not isinstance(template, str):
             raise TokenizerError(f"{path}: a chat template needs a name and a text")
+        require_utf8(template, f"{path}: the chat template")
         templates[name] = template
     return templates

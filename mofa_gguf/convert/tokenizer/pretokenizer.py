@@ -3,13 +3,15 @@
 llama.cpp knows pre-tokenizers by name (``tokenizer.ggml.pre``, src/llama-vocab.cpp) and its
 converter picks one by a table of hashes. Here they are tried. Splitting does not depend on the
 vocabulary, so every candidate is first run on a *probe*: a small vocabulary in which each word that
-the checkpoint's pre-tokenizer makes of the battery is one token. A candidate that splits the same
-way gives the same tokens; one that does not, does not. The probe takes milliseconds a candidate
-and ranks them; the full vocabulary is loaded only for the best.
+the checkpoint's pre-tokenizer makes of the battery is one token, and so are two neighbouring words.
+A candidate that splits in the same places gives the same tokens; one that splits more or less than
+that gives others. The probe takes milliseconds a candidate and ranks them; the full vocabulary is
+loaded only for the best.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from dataclasses import dataclass
@@ -17,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from mofa_gguf.convert.metadata import Metadata
+from mofa_gguf.convert.tokenizer.agreement import limit
 from mofa_gguf.convert.tokenizer.battery import FULL
 from mofa_gguf.convert.tokenizer.hf_json import TokenizerJson
 from mofa_gguf.convert.tokenizer.reference import HuggingFaceReference, shielded
 from mofa_gguf.convert.tokenizer.vocabulary import TokenType
-from mofa_gguf.convert.tokenizer.vocabulary_file import VocabularyFile
+from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
 from mofa_gguf.engine.errors import EngineError
 from mofa_gguf.engine.vocab import VocabFile
 
@@ -71,9 +74,13 @@ _MAX_WORD_CHARACTERS = 300
 
 @dataclass(frozen=True)
 class RankedCandidate:
-    """A pre-tokenizer's name and the number of probe texts on which it differed."""
+    """A pre-tokenizer, on how many texts of the probe it differed, and on how many for no reason.
+
+    See :data:`mofa_gguf.convert.tokenizer.agreement.LIMITS` for the reasons.
+    """
 
     name: str
+    n_unexplained: int
     n_differing: int
 
 
@@ -88,18 +95,18 @@ def rank(
     path = folder / "probe.gguf"
     ranked = []
     for name in BYTE_LEVEL_CANDIDATES:
-        probe.file.write(path, pre=name)
+        write_vocabulary_file(path, probe.metadata, pre_tokenizer=name)
         try:
             with VocabFile(path) as file:
-                n_differing = probe.n_differing(file)
+                candidate = probe.run(name, file)
         except EngineError as error:
             # An older llama.cpp does not know every name.
             logger.debug("pre-tokenizer %s could not be tried: %s", name, error)
             continue
-        ranked.append(RankedCandidate(name, n_differing))
-        if n_differing == 0:
+        ranked.append(candidate)
+        if candidate.n_differing == 0:
             break
-    return sorted(ranked, key=lambda candidate: candidate.n_differing)
+    return sorted(ranked, key=lambda candidate: (candidate.n_unexplained, candidate.n_differing))
 
 
 class _Probe:
@@ -107,15 +114,18 @@ class _Probe:
 
     def __init__(self, source: TokenizerJson, reference: HuggingFaceReference) -> None:
         self._texts = [reference.normalize(item.text) for item in FULL]
-        words = _distinct_words(reference, self._texts)
-        tokens, merges = _probe_vocabulary(words)
-        self.file = VocabularyFile(_probe_metadata(tokens, merges))
+        tokens, merges = _probe_vocabulary([reference.words(text) for text in self._texts])
+        self.metadata = _probe_metadata(tokens, merges)
         self._expected = self._encode_all(source, tokens, merges)
 
-    def n_differing(self, file: VocabFile) -> int:
-        """On how many texts this llama.cpp vocabulary differs."""
-        pairs = zip(self._texts, self._expected, strict=True)
-        return sum(file.vocab.tokenize(text) != expected for text, expected in pairs)
+    def run(self, name: str, file: VocabFile) -> RankedCandidate:
+        """Compare on every text."""
+        n_differing = n_unexplained = 0
+        for item, text, expected in zip(FULL, self._texts, self._expected, strict=True):
+            if file.vocab.tokenize(text) != expected:
+                n_differing += 1
+                n_unexplained += limit(item, "bpe", name) is None
+        return RankedCandidate(name, n_unexplained, n_differing)
 
     def _encode_all(
         self, source: TokenizerJson, tokens: list[str], merges: list[tuple[str, str]]
@@ -142,17 +152,12 @@ class _Probe:
         return shielded(f"{source.path}: its pre-tokenizer cannot be tried", encode)
 
 
-def _distinct_words(reference: HuggingFaceReference, texts: list[str]) -> list[str]:
-    words: dict[str, None] = {}
-    for text in texts:
-        for word in reference.words(text):
-            if 1 < len(word) <= _MAX_WORD_CHARACTERS:
-                words[word] = None
-    return list(words)
-
-
-def _probe_vocabulary(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Byte tokens, then each word grown character by character, with the merges that grow it."""
+def _probe_vocabulary(
+    split_texts: list[list[str]],
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Byte tokens; each word grown character by character, with the merges that grow it; then
+    every two neighbours, which merge only where no boundary is seen between them."""
+    words = dict.fromkeys(word for words in split_texts for word in words if _usable(word))
     tokens = dict.fromkeys(byte_characters())
     merges: dict[tuple[str, str], None] = {}
     unmergeable = set(sorted(words, key=len)[-_N_UNMERGEABLE:])
@@ -161,7 +166,16 @@ def _probe_vocabulary(words: list[str]) -> tuple[list[str], list[tuple[str, str]
             tokens[word[:end]] = None
             if end < len(word) or word not in unmergeable:
                 merges[word[: end - 1], word[end - 1]] = None
+    for neighbours in split_texts:
+        for left, right in itertools.pairwise(neighbours):
+            if _usable(left) and _usable(right):
+                tokens[left + right] = None
+                merges[left, right] = None
     return list(tokens), list(merges)
+
+
+def _usable(word: str) -> bool:
+    return 0 < len(word) <= _MAX_WORD_CHARACTERS
 
 
 def _probe_metadata(tokens: list[str], merges: list[tuple[str, str]]) -> Metadata:

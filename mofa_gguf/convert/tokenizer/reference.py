@@ -6,8 +6,9 @@ tokenizer.model. Text is always encoded literally: control tokens written out in
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypeVar
 
 from mofa_gguf.convert.errors import TokenizerError
@@ -71,8 +72,8 @@ class HuggingFaceReference:
         self._tokenizer.encode_special_tokens = True
         if source.model.get("dropout"):
             self._tokenizer.model.dropout = None
-        forms = (step.get("type") for step in source.steps("normalizer"))
-        self._forms = [form for form in _FORMS if form in tuple(forms)]
+        steps = {step.get("type") for step in source.steps("normalizer")}
+        self._forms = [form for form in _FORMS if form in steps]
         # BERT's lower-casing and accent stripping are Unicode work too.
         self._bert = source.step("normalizer", "BertNormalizer") is not None
 
@@ -125,12 +126,18 @@ class HuggingFaceReference:
 
 
 class SentencePieceReference:
-    """A tokenizer.model run by the `sentencepiece` library."""
+    """A tokenizer.model run by the `sentencepiece` library.
 
-    def __init__(self, data: bytes, name: str) -> None:
+    ``added`` are tokens listed outside the model: as transformers does, they are taken out of the
+    text first, and what lies between them is encoded piece by piece.
+    """
+
+    def __init__(self, data: bytes, name: str, *, added: Mapping[str, int]) -> None:
         from sentencepiece import SentencePieceProcessor
 
-        self._name = name
+        self._added = {text: token for text, token in added.items() if text}
+        longest_first = sorted(self._added, key=len, reverse=True)
+        self._split = re.compile("|".join(map(re.escape, longest_first))) if self._added else None
         self._processor: Any = SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(data)
@@ -141,7 +148,15 @@ class SentencePieceReference:
 
     def encode(self, text: str) -> list[int]:
         """See ReferenceTokenizer."""
-        return list(self._processor.EncodeAsIds(text))
+        if self._split is None:
+            return list(self._processor.EncodeAsIds(text))
+        tokens: list[int] = []
+        start = 0
+        for match in self._split.finditer(text):
+            tokens += self._processor.EncodeAsIds(text[start : match.start()])
+            tokens.append(self._added[match.group()])
+            start = match.end()
+        return tokens + list(self._processor.EncodeAsIds(text[start:]))
 
     def normalize(self, text: str) -> str:
         """See ReferenceTokenizer. llama.cpp has SentencePiece's own rules, or none are needed."""

@@ -11,7 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mofa_gguf.convert.errors import TokenizerError
-from mofa_gguf.convert.tokenizer.added import from_added_tokens_json, from_tokenizer_config
+from mofa_gguf.convert.tokenizer.added import (
+    from_added_tokens_json,
+    from_tokenizer_config,
+    token_type,
+)
 from mofa_gguf.convert.tokenizer.bpe import read_byte_level_bpe
 from mofa_gguf.convert.tokenizer.files import (
     MAX_VOCABULARY_BYTES,
@@ -35,7 +39,7 @@ from mofa_gguf.convert.tokenizer.sentencepiece_model import (
 )
 from mofa_gguf.convert.tokenizer.spm import read_spm_json, read_spm_model
 from mofa_gguf.convert.tokenizer.unigram import read_unigram_json, read_unigram_model
-from mofa_gguf.convert.tokenizer.vocabulary import KindVocabulary
+from mofa_gguf.convert.tokenizer.vocabulary import KindVocabulary, TokenType
 from mofa_gguf.convert.tokenizer.wordpiece import read_wordpiece
 
 _MODEL_FILES = ("tokenizer.model", "spiece.model")
@@ -193,10 +197,19 @@ def _from_model(
     token_ids.update((token.content, token.id) for token in added)
     return TokenizerSource(
         tables,
-        SentencePieceReference(data, name),
+        SentencePieceReference(data, name, added=_text_tokens(added, n_vocab)),
         None,
         token_ids,
         runs_post_processor=False,
         default_add=default_add,
         known_ids=model.ids,
     )
+
+
+def _text_tokens(added: Sequence[AddedToken], n_vocab: int) -> dict[str, int]:
+    """Added tokens that are text (not control tokens), spelled as they stand in a text."""
+    return {
+        token.content.replace("\u2581", " "): token.id
+        for token in added
+        if token.id < n_vocab and token_type(token) is TokenType.USER_DEFINED
+    }

@@ -111,7 +111,7 @@ def read_special_tokens(
     """
     tokens = SpecialTokens()
     for role in _NAMED_ROLES:
-        found = _named(sources, role, token_ids)
+        found = _named(sources, role, token_ids, n_vocab)
         if found is None:
             found = _numbered(sources, role, n_vocab, tokens.warnings)
         if found is None:
@@ -121,7 +121,13 @@ def read_special_tokens(
     if surroundings is None:
         _add_as_configured(tokens, sources, default_add)
     else:
-        _add_as_measured(tokens, *surroundings)
+        before, behind = surroundings
+        if any(token >= n_vocab for token in (*before, *behind)):
+            raise TokenizerError(
+                f"{sources.folder}: the tokenizer puts a token around texts that has no embedding "
+                f"in the model, which has {n_vocab}"
+            )
+        _add_as_measured(tokens, before, behind)
     known_ends = {token_ids[text] for text in _KNOWN_ENDS if text in token_ids}
     _collect_ends(tokens, _ids_of(sources, "eos_token_id", n_vocab, []), known_ends)
     return tokens
@@ -151,7 +157,9 @@ def complete_for_kind(
     return tokens
 
 
-def _named(sources: SpecialSources, role: str, token_ids: Mapping[str, int]) -> int | None:
+def _named(
+    sources: SpecialSources, role: str, token_ids: Mapping[str, int], n_vocab: int
+) -> int | None:
     for source in (sources.tokenizer_config, sources.special_tokens_map):
         value = source.get(f"{role}_token")
         text = value.get("content") if isinstance(value, dict) else value
@@ -159,7 +167,7 @@ def _named(sources: SpecialSources, role: str, token_ids: Mapping[str, int]) -> 
             raise TokenizerError(
                 f"{sources.folder}: {role}_token of the tokenizer's configuration is no text"
             )
-        if text is not None and text in token_ids:
+        if text is not None and token_ids.get(text, n_vocab) < n_vocab:
             return token_ids[text]
     return None
 

@@ -33,6 +33,16 @@ class TokenType(IntEnum):
     BYTE = 6
 
 
+def require_utf8(text: str, what: str) -> None:
+    """Raise TokenizerError for half surrogate pairs, which JSON can spell and UTF-8 cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"{what} has text that is not Unicode ({text[error.start]!r})"
+        ) from error
+
+
 class TokenTable:
     """Text, score and type of every id below ``n_vocab``.
 
@@ -115,6 +125,7 @@ class TokenTable:
                     visible += "_"
             seen.add(visible)
             texts.append(visible)
+        require_utf8("\n".join(texts), "the vocabulary")
         return texts
 
 

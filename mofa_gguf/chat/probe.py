@@ -1,0 +1,254 @@
+"""Learning what a template can do by rendering small conversations with it.
+
+Nothing is taken from a model's name. A template takes tools if a tool's name shows up in what it
+renders; its tool-call format is the one that reads the template's own rendering of a call back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os.path import commonprefix  # character by character, which is what is wanted here
+from typing import Any, Literal
+
+from mofa_gguf.chat.errors import TemplateError, TemplateTooCostly
+from mofa_gguf.chat.formats import FORMATS, ToolCallFormat
+from mofa_gguf.chat.messages import Message
+from mofa_gguf.chat.parser import OutputParser, is_turn_end
+from mofa_gguf.chat.program import TemplateProgram
+from mofa_gguf.chat.reasoning import ReasoningTags, opened_by, tags_in
+from mofa_gguf.contract import ChatMessage
+
+ArgumentsForm = Literal["object", "text", "either"]
+
+_NAME, _KEY, _VALUE = "probe_tool", "probe_key", "probe_value"
+_TEXT, _SYSTEM, _RESULT = "probe-text", "probe-system", "probe-result"
+_IDS = ("probe0001", "probe0002")
+_ARGUMENTS = {_KEY: _VALUE, "probe_accent": "é"}
+_TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": _NAME,
+        "description": "A probe.",
+        "parameters": {
+            "type": "object",
+            "properties": {_KEY: {"type": "string", "description": "A probe."}},
+            "required": [_KEY],
+        },
+    },
+}
+_USER: Message = {"role": "user", "content": _TEXT}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateCapabilities:
+    """What a model's chat template can express.
+
+    ``tools`` means that the template describes tools and that its calls can be read back.
+    ``tool_format`` names the format of those calls. ``reasoning`` means that the template knows
+    reasoning marks, ``reasoning_always`` that its prompt opens them by itself. ``image_parts``
+    says that the template has a place for images, not that the model's file has eyes.
+    """
+
+    tools: bool
+    tool_format: str | None
+    tool_results: bool
+    parallel_tool_calls: bool
+    system_role: bool
+    reasoning: bool
+    reasoning_always: bool
+    content_parts: bool
+    image_parts: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """Everything that probing a template tells; ``capabilities`` is the part for callers."""
+
+    capabilities: TemplateCapabilities
+    call_format: ToolCallFormat | None
+    arguments_form: ArgumentsForm
+    needs_content: bool
+    reasoning: tuple[ReasoningTags, ...]
+    opened: ReasoningTags | None
+    turn_ends: tuple[str, ...]
+
+
+def probe(program: TemplateProgram) -> Findings:
+    """Probe a template. Raises TemplateTooCostly when rendering uses up its limits."""
+    return _Probe(program).findings()
+
+
+class _Probe:
+    def __init__(self, program: TemplateProgram) -> None:
+        self._program = program
+
+    def _render(self, *messages: Message, tools: bool = False, prompt: bool = False) -> str | None:
+        """The rendering, or None when the template does not take the conversation."""
+        try:
+            return self._program.render(
+                list(messages), tools=[_TOOL] if tools else None, add_generation_prompt=prompt
+            )
+        except TemplateTooCostly:
+            raise
+        except TemplateError:
+            return None
+
+    def findings(self) -> Findings:
+        form = self._arguments_form()
+        arguments: object = (
+            json.dumps(_ARGUMENTS, ensure_ascii=False) if form == "text" else _ARGUMENTS
+        )
+        takes_tools = _NAME in (self._render(_USER, tools=True) or "")
+        call_format = self._call_format(arguments) if takes_tools else None
+        reasoning = tags_in(self._program.source)
+        prompt = self._render(_USER, prompt=True)
+        opened = opened_by(prompt, reasoning) if prompt is not None else None
+        return Findings(
+            capabilities=TemplateCapabilities(
+                tools=call_format is not None,
+                tool_format=call_format.name if call_format else None,
+                tool_results=self._takes_results(arguments),
+                parallel_tool_calls=call_format is not None
+                and self._reads_back(call_format, arguments, n_calls=2),
+                system_role=self._takes_system(),
+                reasoning=bool(reasoning),
+                reasoning_always=opened is not None,
+                content_parts=self._takes_parts(),
+                image_parts=self._takes_images(),
+            ),
+            call_format=call_format,
+            arguments_form=form,
+            needs_content=self._needs_content(arguments),
+            reasoning=reasoning,
+            opened=opened,
+            turn_ends=self._turn_ends(call_format, arguments),
+        )
+
+    def _takes_system(self) -> bool:
+        system: Message = {"role": "system", "content": _SYSTEM}
+        text = self._render(system, _USER) or self._render(system, _USER, tools=True)
+        return text is not None and _SYSTEM in text
+
+    def _takes_parts(self) -> bool:
+        text = self._render({"role": "user", "content": [{"type": "text", "text": _TEXT}]})
+        return text is not None and _TEXT in text and not _shows_python(text, _TEXT)
+
+    def _takes_images(self) -> bool:
+        words = {"type": "text", "text": _TEXT}
+        image = {"type": "image", "image_url": {"url": "probe-image"}}
+        without = self._render({"role": "user", "content": [words]})
+        with_image = self._render({"role": "user", "content": [words, image]})
+        return (
+            with_image is not None
+            and with_image != without
+            and not _shows_python(with_image, "image_url")
+        )
+
+    def _arguments_form(self) -> ArgumentsForm:
+        """The form in which tool calls want their arguments.
+
+        "either" only where both give the same. Templates that take both and write them differently
+        have a form of their own for objects, which is the one the model knows.
+        """
+        text = json.dumps(_ARGUMENTS, ensure_ascii=False)
+        as_object = self._render(_USER, _call_message(_ARGUMENTS), tools=True) or ""
+        as_text = self._render(_USER, _call_message(text), tools=True) or ""
+        takes_object = (
+            _KEY in as_object and _VALUE in as_object and not _shows_python(as_object, _KEY)
+        )
+        takes_text = f'"{_KEY}": "{_VALUE}"' in as_text
+        if takes_object and as_object != as_text:
+            return "object"
+        return "text" if takes_text and not takes_object else "either"
+
+    def _needs_content(self, arguments: object) -> bool:
+        """Whether a message with tool calls must have content, if only empty text."""
+        call = _call_message(arguments)
+        without = {key: value for key, value in call.items() if key != "content"}
+        return (
+            self._render(_USER, without, tools=True) is None
+            and self._render(_USER, call, tools=True) is not None
+        )
+
+    def _takes_results(self, arguments: object) -> bool:
+        result: Message = {
+            "role": "tool",
+            "name": _NAME,
+            "tool_call_id": _IDS[0],
+            "content": _RESULT,
+        }
+        text = self._render(_USER, _call_message(arguments), result, tools=True)
+        return text is not None and _RESULT in text
+
+    def _call_format(self, arguments: object) -> ToolCallFormat | None:
+        for call_format in FORMATS:
+            if self._reads_back(call_format, arguments, n_calls=1):
+                return call_format
+        # Templates that tell the format but do not render calls of earlier turns.
+        described = self._render(_USER, tools=True) or ""
+        silent = _VALUE not in (self._render(_USER, _call_message(arguments), tools=True) or "")
+        matching = (f for f in FORMATS if f.openers[0] in described and f.read_bare is None)
+        return next(matching, None) if silent else None
+
+    def _reads_back(self, call_format: ToolCallFormat, arguments: object, *, n_calls: int) -> bool:
+        """Whether the format finds in the rendered answer the very calls that were put in."""
+        message = self._read_back(call_format, arguments, n_calls=n_calls)
+        calls = (message.tool_calls if message is not None else None) or []
+        return len(calls) == n_calls and all(
+            call.function.name == _NAME and call.function.parse_arguments() == _ARGUMENTS
+            for call in calls
+        )
+
+    def _read_back(
+        self, call_format: ToolCallFormat, arguments: object, *, n_calls: int = 1
+    ) -> ChatMessage | None:
+        prompt = self._render(_USER, tools=True, prompt=True)
+        whole = self._render(_USER, _call_message(arguments, n_calls=n_calls), tools=True)
+        if prompt is None or whole is None:
+            return None
+        start = commonprefix([prompt, whole])  # noqa: RUF071
+        tags = tags_in(self._program.source)
+        parser = OutputParser(
+            call_format=call_format,
+            tool_names={_NAME},
+            reasoning=tags,
+            opened=opened_by(start, tags),
+        )
+        parser.feed(whole[len(start) :])
+        return parser.finish()
+
+    def _turn_ends(self, call_format: ToolCallFormat | None, arguments: object) -> tuple[str, ...]:
+        """The tokens behind an assistant's text and behind its calls, as the template writes it."""
+        tails = []
+        answer: Message = {"role": "assistant", "content": _RESULT}
+        text = self._render(_USER, answer) or self._render(_USER, answer, tools=True) or ""
+        if _RESULT in text:
+            tails.append(text[text.rindex(_RESULT) + len(_RESULT) :])
+        message = self._read_back(call_format, arguments) if call_format is not None else None
+        if message is not None and isinstance(message.content, str):
+            tails.append(message.content)
+        ends = dict.fromkeys(tail.strip() for tail in tails)
+        return tuple(end for end in ends if is_turn_end(end))
+
+
+def _call_message(arguments: object, *, n_calls: int = 1) -> Message:
+    calls = [
+        {"id": call_id, "type": "function", "function": {"name": _NAME, "arguments": arguments}}
+        for call_id in _IDS[:n_calls]
+    ]
+    return {"role": "assistant", "content": "", "tool_calls": calls}
+
+
+def _shows_python(text: str, word: str) -> bool:
+    """Whether a word stands in a text as Python prints it inside a list or dictionary."""
+    return f"'{word}'" in text
+
+
+def tool_names(tools: Sequence[dict[str, Any]] | None) -> frozenset[str] | None:
+    """The names of tools as a template sees them."""
+    if tools is None:
+        return None
+    functions = (tool.get("function", tool) for tool in tools)
+    return frozenset(str(f["name"]) for f in functions if isinstance(f, dict) and "name" in f)

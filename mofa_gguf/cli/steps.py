@@ -1,0 +1,36 @@
+"""What conversions and downloads report, ready to show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mofa_gguf.store import DownloadProgress, ReadingProgress
+
+if TYPE_CHECKING:
+    from mofa_gguf.convert import ConversionProgress
+
+    AnyProgress = ConversionProgress | DownloadProgress | ReadingProgress
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a stage is, in bytes; ``n_total`` is 0 where bytes say nothing."""
+
+    title: str
+    n_done: int = 0
+    n_total: int = 0
+    detail: str = ""
+
+
+def as_step(report: AnyProgress) -> Step:
+    """A report of the store or the converter."""
+    if isinstance(report, DownloadProgress):
+        detail = f"{report.file} ({min(report.n_files_done + 1, report.n_files)}/{report.n_files})"
+        title = f"downloading {report.repo}"
+        return Step(title, report.n_bytes_done, report.n_bytes, detail)
+    if isinstance(report, ReadingProgress):
+        return Step("checking what the checkpoint holds", report.n_bytes_done, report.n_bytes)
+    if report.stage != "writing":  # the other stages are short, and not counted in bytes
+        return Step(report.stage)
+    return Step(report.stage, report.n_bytes_done, report.n_bytes, report.tensor)

@@ -1,0 +1,143 @@
+"""``convert``, and models named on the command line: with a real converter and a tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.tiny_checkpoint import write_tiny_checkpoint
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return write_tiny_checkpoint(tmp_path / "tiny")
+
+
+def test_a_checkpoint_becomes_a_file_and_a_report(run: Run, checkpoint: Path) -> None:
+    result = run("convert", checkpoint, "-q", "q8_0")
+    assert result.code == 0, result.err
+    written = Path("tiny-Q8_0.gguf")
+    assert written.read_bytes()[:4] == b"GGUF"
+    shown = " ".join(result.out.split())
+    for fact in ("output tiny-Q8_0.gguf", "LlamaForCausalLM", "90.6 K", "check:", "passed"):
+        assert fact in shown
+    assert "writing" in result.err
+
+
+def test_the_report_comes_as_json_and_nothing_else(run: Run, checkpoint: Path) -> None:
+    result = run("convert", checkpoint, "-o", "out.gguf", "-q", "F16", "--json", "--threads", "1")
+    report = json.loads(result.out)
+    assert result.err == ""
+    assert report["output"] == "out.gguf"
+    assert report["quantization"] == "F16"
+    assert report["n_bytes_out"] == Path("out.gguf").stat().st_size
+    assert all(check["passed"] for check in report["checks"])
+
+
+def test_a_dry_run_lists_every_tensor_and_writes_nothing(run: Run, checkpoint: Path) -> None:
+    result = run("convert", checkpoint, "--dry-run")
+    assert result.code == 0
+    assert "model.layers.1.mlp.down_proj.weight" in result.out
+    assert "(not written: dry run)" in result.out
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_without_verification_there_are_no_checks(run: Run, checkpoint: Path) -> None:
+    result = run("convert", checkpoint, "-q", "Q8_0", "--no-verify", "--json")
+    assert json.loads(result.out)["checks"] == []
+
+
+def test_an_existing_file_is_replaced_only_when_told_to(run: Run, checkpoint: Path) -> None:
+    Path("out.gguf").write_text("precious")
+    result = run("convert", checkpoint, "-o", "out.gguf")
+    assert result.code == 1
+    assert "exists already" in result.err
+    assert Path("out.gguf").read_text() == "precious"
+    assert run("convert", checkpoint, "-o", "out.gguf", "--force").code == 0
+    assert Path("out.gguf").read_bytes()[:4] == b"GGUF"
+
+
+def test_wrong_sources_are_one_line_each(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    pickled = write_tiny_checkpoint(tmp_path / "pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    unknown = write_tiny_checkpoint(tmp_path / "unknown")
+    config = json.loads((unknown / "config.json").read_text())
+    config["architectures"] = ["NeverHeardOfForCausalLM"]
+    (unknown / "config.json").write_text(json.dumps(config))
+    cases = [
+        (["convert", tmp_path / "empty"], "config.json"),
+        (["convert", pickled], "pickle"),
+        (["convert", unknown], "NeverHeardOfForCausalLM"),
+        (["convert", unknown], "LlamaForCausalLM"),
+        (["convert", checkpoint, "-q", "Q9_9"], "Q4_K_M"),
+        (["convert", checkpoint, "-o", "no/such/folder/x.gguf"], "no/such/folder"),
+        (["convert", checkpoint / "model.safetensors"], "give the checkpoint's folder"),
+    ]
+    for arguments, says in cases:
+        result = run(*arguments)
+        errors = [line for line in result.err.splitlines() if line.startswith("error: ")]
+        assert result.code == 1
+        assert result.out == ""
+        assert len(errors) == 1
+        assert says in errors[0]
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_one_line(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o555)
+    result = run("convert", checkpoint, "-o", tmp_path / "locked" / "x.gguf")
+    assert result.code == 1
+    assert "locked" in result.err
+
+
+def test_a_checkpoint_can_be_inspected(run: Run, checkpoint: Path) -> None:
+    facts = json.loads(run("inspect", checkpoint, "--json", "--tensors").out)
+    assert (facts["kind"], facts["architecture"]) == ("checkpoint", "llama")
+    assert facts["n_parameters"] == 90624
+    assert len(facts["tensors"]) == 20
+    assert "llama (LlamaForCausalLM)" in run("inspect", checkpoint).out
+
+
+def test_a_checkpoint_answers_after_one_conversion(run: Run, checkpoint: Path) -> None:
+    options = ["-m", checkpoint, "-n", "4", "-t", "0", "--json"]
+    first = run("ask", "hello", *options)
+    assert first.code == 0, first.err
+    assert "writing" in first.err
+    second = run("ask", "hello", *options)
+    assert second.err == ""
+    answers = [json.loads(result.out) for result in (first, second)]
+    assert answers[0]["choices"] == answers[1]["choices"]
+    assert answers[0]["usage"]["completion_tokens"] <= 4
+
+
+def test_a_prompt_that_does_not_fit_is_one_line_with_both_numbers(
+    run: Run, checkpoint: Path
+) -> None:
+    result = run("ask", "x" * 500, "-m", checkpoint, "--n-ctx", "256")
+    assert result.code == 1
+    error = result.err.splitlines()[-1]
+    assert error.startswith("error: Context length exceeded: ")
+    assert re.search(r"\b5\d\d tokens\b.*\b256\b", error)
+
+
+def test_three_commands_at_once_convert_once(checkpoint: Path, tmp_path: Path) -> None:
+    code = "import sys; from mofa_gguf.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "embed", "hello", "-m", str(checkpoint)]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    assert len({out for out, _ in outputs}) == 1
+    assert sum("verifying" in err for _, err in outputs) == 1
+    assert len(list((tmp_path / "cache" / "converted").glob("*.gguf"))) == 1

@@ -1,0 +1,159 @@
+"""The command itself: help, usage, exit codes, errors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+
+COMMANDS = ("demo", "convert", "chat", "ask", "embed", "inspect", "pull", "providers", "doctor")
+
+
+def command(*arguments: str) -> list[str]:
+    """The command in a process of its own."""
+    return [
+        sys.executable,
+        "-c",
+        "import sys; from mofa_gguf.cli.main import main; sys.exit(main())",
+        *arguments,
+    ]
+
+
+def test_help_names_every_command(run: Run) -> None:
+    result = run("--help")
+    assert result.code == 0
+    for name in COMMANDS:
+        assert f" {name} " in result.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(run: Run, name: str) -> None:
+    result = run(name, "-h")
+    assert result.code == 0
+    assert f"mofa-gguf {name}" in result.out
+
+
+def test_help_imports_nothing_heavy_and_is_quick() -> None:
+    code = (
+        "import sys\n"
+        "from mofa_gguf.cli.main import main\n"
+        "code = main(['--help'])\n"
+        "heavy = {'llama_cpp', 'numpy', 'pydantic', 'huggingface_hub', 'gguf', 'tokenizers'}\n"
+        "assert code == 0\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    times = []
+    for _ in range(3):  # the best of three, because other programs run too
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.5
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["convert"],
+        ["convert", "x", "--threads", "0"],
+        ["convert", "x", "--nonsense"],
+        ["ask"],
+        ["ask", "hello", "--max-tokens", "none"],
+        ["pull"],
+    ],
+)
+def test_wrong_usage_exits_with_2(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.code == 2
+    assert "Usage: mofa-gguf" in result.err
+    assert result.out == ""
+
+
+def test_version_is_printed(run: Run) -> None:
+    from mofa_gguf import __version__
+
+    assert run("--version").out == f"mofa-gguf {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["inspect", "none.gguf"], "none.gguf does not exist"),
+        (["convert", "none/at/all"], "does not exist"),
+        (["ask", "hello", "-m", "none.gguf"], "does not exist"),
+        (["ask", "hello"], "there is no configuration file"),
+        (["ask", "hello", "-c", "none.toml"], "no such configuration file"),
+        (["ask", " "], "the prompt is empty"),
+        (["ask", "hello", "--n-ctx", "100"], "--n-ctx and --n-gpu-layers go with a model"),
+        (["ask", "hello", "-m", "demo", "-p", "x"], "not both"),
+        (["ask", "hello", "--schema", "none.json"], "cannot read the schema none.json"),
+        (["chat", "none.gguf"], "does not exist"),
+        (["embed", "hello", "-m", "none/x.gguf"], "does not exist"),
+        (["pull", "one"], "a hub id is org/name"),
+    ],
+)
+def test_a_failure_is_one_line_and_exit_code_1(run: Run, arguments: list[str], says: str) -> None:
+    result = run(*arguments)
+    assert result.code == 1
+    assert result.out == ""
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert says in result.err
+
+
+def test_a_bug_is_one_line_too_and_says_how_to_see_more(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("something\nodd")
+
+    monkeypatch.setattr("mofa_gguf.store.pull", fail)
+    result = run("pull", "org/name")
+    assert result.code == 1
+    assert result.err == (
+        "error: this is a bug in mofa-gguf (RuntimeError: something odd); "
+        "run again with MOFA_GGUF_DEBUG=1 to see where, and report it\n"
+    )
+
+
+def test_the_debug_variable_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOFA_GGUF_DEBUG", "1")
+    ran = subprocess.run(
+        command("inspect", "none.gguf"), capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 1
+    assert "Traceback" in ran.stderr
+    assert "ModelMissing" in ran.stderr
+
+
+def test_an_interrupt_ends_silently_with_130(plugin: Path) -> None:
+    Path("mofa.toml").write_text('[providers.slow]\nprovider = "scripted"\ndelay_s = 60\n')
+    environment = {**os.environ, "PYTHONPATH": str(plugin)}
+    with subprocess.Popen(
+        command("ask", "hello"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+def test_a_reader_that_goes_away_is_no_error_message() -> None:
+    with subprocess.Popen(
+        command("--help"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""

@@ -1,0 +1,158 @@
+"""Who may import whom: the rooms of the package, and the packages that only some may use.
+
+Imports point down. What counts is every import statement of a file, wherever it stands: at the
+top, in a function, or for type checkers only.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "mofa_gguf"
+
+# Each room with what it may import of ours: a whole room, or single modules of one. Everything may
+# be imported within its own room, and nothing else.
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "contract": (),
+    "chat": ("contract",),
+    "host": ("contract",),
+    "engine": (),
+    # Quantization kernels with the facts of their types, and the checks of a written file.
+    "convert": (
+        "engine.quantize",
+        "engine.tensor_types",
+        "engine.vocab",
+        "engine.logits",
+        "engine.header",
+        "engine.errors",
+    ),
+    "store": ("convert",),
+    # Plain values for the room below, in the contract's terms.
+    "settings": ("contract", "engine.options"),
+    # store lets the converter's errors through; provider turns them into the contract's.
+    "provider": ("contract", "settings", "store", "chat", "engine", "convert.errors"),
+    "plugin": ("contract", "host", "provider", "settings"),
+    # A thin room: the contract's types and errors are what the rooms below it speak in.
+    "cli": ("provider", "convert", "store", "host", "settings", "contract"),
+    "data": (),
+}
+
+# Packages that only the named rooms may import, and those that none may.
+ONLY_IN: dict[str, frozenset[str]] = {
+    "llama_cpp": frozenset({"engine"}),
+    "llguidance": frozenset({"engine"}),
+    "jinja2": frozenset({"chat"}),
+    "pluggy": frozenset({"host"}),
+    "huggingface_hub": frozenset({"store"}),
+    "typer": frozenset({"cli"}),
+    "rich": frozenset({"cli"}),
+    "torch": frozenset(),
+    "transformers": frozenset(),
+    "pickle": frozenset(),
+}
+
+# Rooms that use little beyond the standard library, and what that little is.
+NOTHING_BUT: dict[str, frozenset[str]] = {
+    "contract": frozenset({"pydantic"}),
+    "chat": frozenset({"jinja2", "markupsafe"}),
+    "host": frozenset({"pydantic", "pluggy", "anyio", "platformdirs", "yaml", "tomli"}),
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, with where it is imported."""
+
+    file: Path
+    line: int
+    target: str
+
+    @property
+    def room(self) -> str:
+        return _room_of(".".join(self.file.relative_to(PACKAGE).with_suffix("").parts))
+
+    def __str__(self) -> str:
+        return f"{self.file.relative_to(PACKAGE.parent)}:{self.line} imports {self.target}"
+
+
+def _room_of(dotted: str) -> str:
+    return dotted.split(".")[0]
+
+
+def _imports_of(file: Path) -> Iterator[Import]:
+    package = ("mofa_gguf", *file.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(file, node.lineno, alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*package[: len(package) - node.level + 1], base]).rstrip(".")
+            for alias in node.names:
+                yield Import(file, node.lineno, f"{base}.{alias.name}")
+
+
+def _all_imports() -> list[Import]:
+    # The root only re-exports what the rooms offer, so it may import them all.
+    files = (file for file in sorted(PACKAGE.rglob("*.py")) if file.parent != PACKAGE)
+    singles = [PACKAGE / "settings.py", PACKAGE / "plugin.py"]
+    return [found for file in [*files, *singles] for found in _imports_of(file)]
+
+
+ALL_IMPORTS = _all_imports()
+
+
+def _is_allowed(found: Import) -> bool:
+    inside = found.target.removeprefix("mofa_gguf.")
+    if inside == "__version__" or _room_of(inside) == found.room:
+        return True
+    return any(inside == may or inside.startswith(f"{may}.") for may in MAY_IMPORT[found.room])
+
+
+def _refuse(imports: Iterable[Import]) -> None:
+    lines = sorted({str(found) for found in imports})
+    assert not lines, "\n" + "\n".join(lines)
+
+
+def test_every_folder_and_module_of_the_package_is_a_known_room() -> None:
+    names = {
+        path.stem
+        for path in PACKAGE.iterdir()
+        if (path.is_dir() or path.suffix == ".py") and not path.name.startswith("_")
+    }
+    assert names <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
+def test_a_room_imports_only_what_it_may_of_the_package(room: str) -> None:
+    ours = [i for i in ALL_IMPORTS if i.room == room and i.target.split(".")[0] == "mofa_gguf"]
+    _refuse(found for found in ours if not _is_allowed(found))
+
+
+@pytest.mark.parametrize("package", sorted(ONLY_IN))
+def test_a_package_is_imported_only_in_its_rooms(package: str) -> None:
+    users = [i for i in ALL_IMPORTS if i.target.split(".")[0] == package]
+    _refuse(found for found in users if found.room not in ONLY_IN[package])
+
+
+@pytest.mark.parametrize("room", sorted(NOTHING_BUT))
+def test_a_light_room_uses_little_beyond_the_standard_library(room: str) -> None:
+    known = sys.stdlib_module_names | NOTHING_BUT[room] | {"mofa_gguf"}
+    strangers = [i for i in ALL_IMPORTS if i.room == room and i.target.split(".")[0] not in known]
+    _refuse(strangers)
+
+
+def test_the_scan_sees_imports_wherever_they_stand() -> None:
+    file = PACKAGE / "contract" / "provider.py"
+    targets = {found.target for found in _imports_of(file)}
+    assert "abc.ABC" in targets
+    assert "mofa_gguf.contract.models.ModelInfo" in targets
+    plugin = {found.target for found in _imports_of(PACKAGE / "plugin.py")}
+    assert "mofa_gguf.provider.GGUFProvider" in plugin  # inside a function
