@@ -39,7 +39,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "provider": ("contract", "settings", "store", "chat", "engine", "convert.errors"),
     "plugin": ("contract", "host", "provider", "settings"),
     # A thin room: the contract's types and errors are what the rooms below it speak in.
-    "cli": ("provider", "convert", "store", "host", "settings", "contract"),
+    # From the engine: what a file says of itself and what the machine has, to show it.
+    "cli": (
+        "provider",
+        "convert",
+        "store",
+        "host",
+        "settings",
+        "contract",
+        "engine.devices",
+        "engine.header",
+        "engine.errors",
+    ),
     "data": (),
 }
 
@@ -60,7 +71,7 @@ ONLY_IN: dict[str, frozenset[str]] = {
 # Rooms that use little beyond the standard library, and what that little is.
 NOTHING_BUT: dict[str, frozenset[str]] = {
     "contract": frozenset({"pydantic"}),
-    "chat": frozenset({"jinja2", "markupsafe"}),
+    "chat": frozenset({"jinja2", "markupsafe", "pydantic"}),
     "host": frozenset({"pydantic", "pluggy", "anyio", "platformdirs", "yaml", "tomli"}),
 }
 

@@ -135,7 +135,16 @@ def _write_and_verify(
             )
         if order.verify:
             with stages.stage("verifying"):
-                checks = tuple(verify(output.path, plan, model, vocabulary, target=order.output))
+                checks = tuple(
+                    verify(
+                        output.path,
+                        plan,
+                        model,
+                        vocabulary,
+                        target=order.output,
+                        n_threads=order.n_threads,
+                    )
+                )
         output.commit()
     logger.info("wrote %s", order.output)
     return checks

@@ -24,7 +24,13 @@ _MAX_TOKENS = 16
 
 
 def verify(
-    path: Path, plan: Plan, model: Model, vocabulary: Vocabulary, *, target: Path
+    path: Path,
+    plan: Plan,
+    model: Model,
+    vocabulary: Vocabulary,
+    *,
+    target: Path,
+    n_threads: int | None = None,
 ) -> Iterator[Check]:
     """Check the file written to ``path``, cheapest check first.
 
@@ -33,7 +39,7 @@ def verify(
     checks: tuple[tuple[str, Callable[[], str]], ...] = (
         ("header", lambda: _check_header(path, plan, model)),
         ("vocabulary", lambda: _check_vocabulary(path, vocabulary)),
-        ("forward pass", lambda: _check_forward_pass(path, vocabulary)),
+        ("forward pass", lambda: _check_forward_pass(path, vocabulary, n_threads)),
     )
     for name, check in checks:
         try:
@@ -67,9 +73,9 @@ def _check_vocabulary(path: Path, vocabulary: Vocabulary) -> str:
     return agreement.summary()
 
 
-def _check_forward_pass(path: Path, vocabulary: Vocabulary) -> str:
+def _check_forward_pass(path: Path, vocabulary: Vocabulary, n_threads: int | None) -> str:
     tokens = vocabulary.reference.encode(_TEXT)[:_MAX_TOKENS] or [0]
-    with Probe(path) as probe:
+    with Probe(path, n_threads=n_threads) as probe:
         is_encoder = probe.model.is_encoder
         values = probe.embedding(tokens) if is_encoder else probe.logits(tokens)
     what = "embedding" if is_encoder else "logits"

@@ -78,6 +78,10 @@ class Sampler:
         token: int = self._llama.llama_sampler_sample(self._chain, context_handle, index)
         return token
 
+    def accept(self, token: int) -> None:
+        """Take a token that was not sampled into the history."""
+        self._llama.llama_sampler_accept(self._chain, token)
+
     def close(self) -> None:
         """Free the chain; may be called twice."""
         if self._chain:

@@ -62,6 +62,18 @@ class Sequence(Task):
         if token in self._model.eog_ids:
             self.finish("stop")  # the end marker is no part of the answer
             return
+        self._append(token, n_ctx=n_ctx, logprob=logprob)
+        # What the constraint leaves no choice about is not sampled; with log-probabilities asked
+        # for it is, since each token needs its own.
+        if self.constraint is None or self.request.top_logprobs is not None:
+            return
+        for forced in () if self.finished else self.constraint.forced():
+            self.sampler.accept(forced)
+            self._append(forced, n_ctx=n_ctx)
+            if self.finished:
+                return
+
+    def _append(self, token: int, *, n_ctx: int, logprob: ChosenLogprob | None = None) -> None:
         self.tokens.append(token)
         self._unsent.append(token)
         if logprob is not None:

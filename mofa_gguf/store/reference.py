@@ -117,11 +117,12 @@ def _means_a_path(model: str, path: Path) -> bool:
 
 
 def _missing_hint(model: str, path: Path, could_be_hub_id: bool) -> str:
+    missing = "the path does not exist" if str(path) == model else f"{path} does not exist"
     if could_be_hub_id:
-        return f"{path} does not exist (write hf://{model} if you mean a repository of the hub)"
+        return f"{missing} (write hf://{model} if you mean a repository of the hub)"
     if "/" in model or "\\" in model or model.lower().endswith(_FILE_ENDINGS):
-        return f"{path} does not exist"
+        return missing
     return (
-        f"{path} does not exist, and a hub id has the form org/name; "
+        f"{missing}, and a hub id has the form org/name; "
         "give a .gguf file, a checkpoint folder, a hub id or 'demo'"
     )

@@ -85,7 +85,7 @@ def test_version_is_printed(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["inspect", "none.gguf"], "none.gguf does not exist"),
+        (["inspect", "none.gguf"], "there is no model 'none.gguf': the path does not exist"),
         (["convert", "none/at/all"], "does not exist"),
         (["ask", "hello", "-m", "none.gguf"], "does not exist"),
         (["ask", "hello"], "there is no configuration file"),

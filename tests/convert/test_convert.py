@@ -30,6 +30,7 @@ from mofa_gguf.convert import (
     convert,
 )
 from mofa_gguf.convert import output as output_module
+from mofa_gguf.convert import verify as verify_module
 from mofa_gguf.convert import writer as writer_module
 from mofa_gguf.engine.errors import ModelFileError
 from mofa_gguf.engine.header import read_header
@@ -162,7 +163,7 @@ def test_a_failed_replacement_leaves_the_old_file(
     def refuse(*_: object, **__: object) -> None:
         raise ModelFileError(target, "llama.cpp cannot load it")
 
-    monkeypatch.setattr("mofa_gguf.convert.verify.Probe", refuse)
+    monkeypatch.setattr(verify_module, "Probe", refuse)
     with pytest.raises(VerificationError, match=r"x\.gguf: forward pass: .*cannot load") as caught:
         convert(checkpoint, target, "F16", force=True)
     assert caught.value.check == "forward pass"

@@ -41,7 +41,7 @@ def converted(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Con
     def once(quantization: str) -> ConversionReport:
         if quantization not in done:
             target = folder / f"{quantization}.gguf"
-            done[quantization] = convert(checkpoint, target, quantization)
+            done[quantization] = convert(checkpoint, target, quantization, threads=1)
         return done[quantization]
 
     return once
@@ -49,7 +49,7 @@ def converted(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Con
 
 def cosines(path: Path, reference: np.lib.npyio.NpzFile) -> npt.NDArray[np.float32]:
     texts = np.split(reference["tokens"], np.cumsum(reference["lengths"])[:-1])
-    with Probe(path) as probe:
+    with Probe(path, n_threads=1) as probe:
         vectors = np.stack([probe.embedding(tokens.tolist()) for tokens in texts])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     result: npt.NDArray[np.float32] = (vectors * reference["vectors"]).sum(axis=1)

@@ -52,7 +52,6 @@ def test_every_parameter_reaches_the_sampler() -> None:
     [
         ("temperature", -0.1),
         ("temperature", 2.1),
-        ("temperature", math.nan),
         ("top_p", 1.5),
         ("max_tokens", 0),
         ("frequency_penalty", 3),
