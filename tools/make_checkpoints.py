@@ -113,7 +113,11 @@ RECIPES: dict[str, Recipe] = {
         old_rope=True,
     ),
     "llama-sharded-f32": Recipe(
-        "LlamaForCausalLM", _llama(), dtype="float32", tokenizer="spm", shard_size="150KB"
+        "LlamaForCausalLM",
+        _llama(bos_token_id=1, eos_token_id=2),
+        dtype="float32",
+        tokenizer="spm",
+        shard_size="150KB",
     ),
     "mistral": Recipe(
         "MistralForCausalLM",

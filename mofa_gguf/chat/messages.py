@@ -12,8 +12,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel
-
 from mofa_gguf.chat.errors import TemplateFailed
 from mofa_gguf.contract import ChatMessage, Tool
 
@@ -88,7 +86,7 @@ def _plain(value: Any) -> Any:
         return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if isinstance(value, BaseModel):
+    if callable(getattr(value, "model_dump", None)):  # a pydantic model
         return _plain(value.model_dump(mode="json"))
     return f"<{type(value).__name__}>"
 

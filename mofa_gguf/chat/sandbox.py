@@ -5,9 +5,9 @@ loop controls, ``generation`` tags, ``raise_exception``, ``strftime_now``, a ``t
 not escape HTML); see https://huggingface.co/docs/transformers/chat_templating_writing.
 
 What is added is cost control (:mod:`mofa_gguf.chat.limits`): :class:`_MeteredCode`, a subclass of
-Jinja's code generator, writes calls to the meter into the Python code a template becomes. A thread
-cannot be killed and a tracer would slow every rendering down tenfold; code that counts its own
-steps needs neither, and stops at the same place every time.
+Jinja's code generator, writes calls to the meter into the Python code a template becomes. The
+alternatives are worse: a rendering thread cannot be killed, and a tracer slows every line of a
+rendering down, sound templates included, without seeing inside one long C call.
 """
 
 from __future__ import annotations

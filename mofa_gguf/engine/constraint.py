@@ -58,14 +58,18 @@ class ConstraintFactory:
         return self.json_schema({"type": "object"}, compact=compact)
 
     def json_schema(self, schema: JsonSchema | str, *, compact: bool = False) -> Constraint:
-        """JSON that is valid under a JSON Schema (a mapping, True, or its JSON text).
+        """JSON that is valid under a JSON Schema (a mapping, a bool, or its JSON text).
 
         Properties come in the schema's order. Raises ConstraintError naming what cannot be
         enforced (``not``, ``uniqueItems``, an unknown format), and for schemas that nothing
         satisfies.
         """
         try:
-            text = schema if isinstance(schema, str) else json.dumps(schema)
+            if isinstance(schema, str):
+                schema = json.loads(schema)
+            if schema is False:
+                raise ConstraintError("the JSON schema cannot be enforced: nothing satisfies false")
+            text = "{}" if schema is True else json.dumps(schema)
             # A schema may carry options of llguidance's own ("x-guidance"); ours stand above them.
             grammar = llguidance.LLMatcher.grammar_from_json_schema(
                 text,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,7 +189,7 @@ def test_a_broken_config_is_refused(folder: Path, content: bytes, reason: str) -
 
 
 def test_the_fingerprint_follows_configuration_and_layout(tmp_path: Path) -> None:
-    def fingerprint(name: str, **config: object) -> str:
+    def fingerprint(name: str, **config: Any) -> str:
         with open_checkpoint(write_checkpoint(tmp_path / name, **config)) as checkpoint:
             return checkpoint.fingerprint()
 

@@ -185,7 +185,7 @@ def test_a_sliding_window_that_llama_cpp_ignores_is_told(read: Read) -> None:
     assert read(architectures=["MistralForCausalLM"], sliding_window=None).warnings == ()
 
 
-OLD_AND_NEW_ROPE = {
+OLD_AND_NEW_ROPE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({"rope_theta": 5e5}, {"rope_type": "default", "rope_theta": 5e5}),
     "linear": (
         {"rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 4.0}},

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ def write(path: Path, content: bytes) -> Path:
 
 
 def test_tensors_come_as_views_in_their_shape(tmp_path: Path) -> None:
-    arrays = {
+    arrays: dict[str, npt.NDArray[Any]] = {
         "a": np.arange(6, dtype=np.float32).reshape(2, 3),
         "b": np.arange(4, dtype=np.float16),
         "c": np.array([0x3F80], dtype=np.uint16),

@@ -1,15 +1,19 @@
 """A checkpoint's tokenizer -> the vocabulary of a GGUF file, measured against the original.
 
-    files      bounded reading of what lies in the checkpoint folder
-    hf_json    tokenizer.json, taken apart; sentencepiece_model: tokenizer.model, likewise
-    sources    which of these the folder holds
+    sources            which tokenizer the folder holds, opened
+    files              bounded reading of it
+    hf_json            tokenizer.json, taken apart
+    sentencepiece_model, charsmap   tokenizer.model, likewise
+    legacy             vocab.json with merges.txt, and vocab.txt, as a tokenizer.json
     bpe, spm, unigram, wordpiece    one module a kind: source -> tokens, scores, types, merges
-    special    special token ids, add_* flags, end-of-generation ids
+    added              added tokens and their types
+    special            special token ids, add_* flags, end-of-generation ids
     sampling, chat_templates        generation defaults and templates
-    reference  the checkpoint's own tokenizer, run
-    battery    the texts; agreement: compare llama.cpp with the reference on them
-    pretokenizer                    which of llama.cpp's pre-tokenizers splits as the original does
-    build      all of it together: build_vocabulary
+    reference          the checkpoint's own tokenizer, run
+    battery, agreement the texts, and llama.cpp compared with the reference on them
+    pretokenizer       which of llama.cpp's pre-tokenizers splits as the original does
+    vocabulary         what all of these hand on
+    build              all of it together
 
 Nothing here knows about model families or tensors.
 """

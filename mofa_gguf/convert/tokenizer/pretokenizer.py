@@ -30,9 +30,9 @@ from mofa_gguf.engine.vocab import VocabFile
 
 logger = logging.getLogger(__name__)
 
-# One name for each behaviour in llama.cpp's list, the most common first: of names that split
-# alike, the oldest widely understood one (qwen2 stands for stablelm2, hunyuan, ...; dbrx for
-# smaug-bpe and chatglm-bpe, which are llama-bpe without ignore_merges).
+# One name for each way of splitting in llama.cpp's list, the most common first. qwen2 stands for
+# stablelm2 and hunyuan, dbrx (llama-bpe without ignore_merges) for smaug-bpe, gpt-2 for mpt and
+# olmo; smollm for starcoder and refact, which drop spaces before punctuation when they decode.
 BYTE_LEVEL_CANDIDATES: tuple[str, ...] = (
     "llama-bpe",
     "qwen2",

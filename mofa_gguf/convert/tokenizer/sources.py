@@ -6,6 +6,7 @@ model beside it gives the exact scores. Then tokenizer.model alone, then the old
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,8 @@ from mofa_gguf.convert.tokenizer.spm import read_spm_json, read_spm_model
 from mofa_gguf.convert.tokenizer.unigram import read_unigram_json, read_unigram_model
 from mofa_gguf.convert.tokenizer.vocabulary import KindVocabulary, TokenType
 from mofa_gguf.convert.tokenizer.wordpiece import read_wordpiece
+
+logger = logging.getLogger(__name__)
 
 _MODEL_FILES = ("tokenizer.model", "spiece.model")
 _LOOKED_FOR = "tokenizer.json, tokenizer.model, spiece.model, vocab.json with merges.txt, vocab.txt"
@@ -164,7 +167,12 @@ def _matching_model(document: TokenizerJson, folder: Path) -> SentencePieceModel
         data = read_bytes(folder, name, max_bytes=MAX_VOCABULARY_BYTES)
         if data is None or looks_like_tiktoken(data):
             continue
-        model = parse_sentencepiece(data, str(folder / name))
+        try:
+            model = parse_sentencepiece(data, str(folder / name))
+        except TokenizerError as error:
+            # Not needed: the merges give the scores back.
+            logger.info("%s; going by tokenizer.json", error)
+            continue
         vocabulary = document.vocabulary_mapping()
         same = all(
             vocabulary.get(piece.text, token) == token for token, piece in enumerate(model.pieces)

@@ -216,6 +216,14 @@ def test_llama_cpp_gives_back_the_text(llama_like: Path, tmp_path: Path) -> None
         assert file.vocab.detokenize(file.vocab.tokenize(text)) == text
 
 
+def test_a_model_file_that_is_none_beside_a_tokenizer_json_does_not_matter(
+    llama_like: Path, tmp_path: Path
+) -> None:
+    as_hugging_face(llama_like, metaspace=False).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer.model").write_text("version https://git-lfs", encoding="utf-8")
+    assert build_vocabulary(tmp_path, config={}, n_vocab=700).agreement.complete
+
+
 def test_json_and_model_of_different_vocabularies_are_not_mixed(
     llama_like: Path, tmp_path: Path
 ) -> None:
