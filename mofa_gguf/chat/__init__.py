@@ -19,6 +19,7 @@ from mofa_gguf.chat.formats import Call
 from mofa_gguf.chat.limits import RenderLimits
 from mofa_gguf.chat.parser import OutputParser
 from mofa_gguf.chat.probe import TemplateCapabilities
+from mofa_gguf.chat.shield import Shield, cut
 from mofa_gguf.chat.template import ChatTemplate
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "ChatTemplate",
     "OutputParser",
     "RenderLimits",
+    "Shield",
     "TemplateCapabilities",
     "TemplateError",
     "TemplateFailed",
@@ -34,6 +36,7 @@ __all__ = [
     "TemplateSyntax",
     "TemplateTooCostly",
     "UnsupportedContent",
+    "cut",
     "default_template",
     "describe_tools",
 ]

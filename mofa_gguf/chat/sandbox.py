@@ -4,10 +4,10 @@ The environment equals the one Hugging Face's ``apply_chat_template`` documents 
 loop controls, ``generation`` tags, ``raise_exception``, ``strftime_now``, a ``tojson`` that does
 not escape HTML); see https://huggingface.co/docs/transformers/chat_templating_writing.
 
-What is added is cost control (:mod:`mofa_gguf.chat.limits`): :class:`_MeteredCode`, a subclass of
-Jinja's code generator, writes calls to the meter into the Python code a template becomes. The
-alternatives are worse: a rendering thread cannot be killed, and a tracer slows every line of a
-rendering down, sound templates included, without seeing inside one long C call.
+What is added is cost control (:mod:`mofa_gguf.chat.limits`), by calls to a meter inside the Python
+code that a template becomes (:mod:`mofa_gguf.chat.codegen`). The alternatives are worse: a
+rendering thread cannot be killed, and a tracer slows every line of a rendering down, sound
+templates included, without seeing inside one long C call.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import Any
 
 import jinja2
 from jinja2 import nodes
-from jinja2.compiler import CodeGenerator, CompilerExit, Frame
 from jinja2.ext import Extension, loopcontrols
 from jinja2.filters import make_attrgetter
 from jinja2.parser import Parser
@@ -33,73 +32,12 @@ from jinja2.utils import Namespace
 from markupsafe import Markup
 
 from mofa_gguf.chat import guards
+from mofa_gguf.chat.codegen import MeteredCode
 from mofa_gguf.chat.limits import Meter
 
 
 class Refusal(jinja2.TemplateError):
     """What ``raise_exception`` raises inside a template."""
-
-
-class _MeteredCode(CodeGenerator):
-    """Writes the meter's calls between the lines of a compiled template.
-
-    ``environment.tick()`` gives None, so ``(environment.tick() or x)`` is x with a step counted.
-    """
-
-    def blockvisit(self, statements: Any, frame: Frame) -> None:
-        try:
-            self.writeline("pass")
-            for statement in statements:
-                self.writeline("environment.tick()")
-                self.visit(statement, frame)
-        except CompilerExit:
-            pass
-
-    def visit_Output(self, node: nodes.Output, frame: Frame) -> None:  # noqa: N802
-        n_chars = sum(len(part.data) for part in node.find_all(nodes.TemplateData))
-        if n_chars:
-            self.writeline(f"environment.spend({n_chars})")
-        super().visit_Output(node, frame)
-
-    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802
-        self.write("(environment.tick() or ")
-        super().visit_Compare(node, frame)
-        self.write(")")
-
-    def visit_Test(self, node: nodes.Test, frame: Frame) -> None:  # noqa: N802
-        self.write("(environment.tick() or ")
-        super().visit_Test(node, frame)
-        self.write(")")
-
-    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
-        self.write("environment.joined((")
-        for part in node.nodes:
-            self.visit(part, frame)
-            self.write(", ")
-        self.write("))")
-
-    def visit_List(self, node: nodes.List, frame: Frame) -> None:  # noqa: N802
-        self._made(super().visit_List, node, frame)
-
-    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:  # noqa: N802
-        self._made(super().visit_Dict, node, frame)
-
-    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:  # noqa: N802
-        if node.ctx == "load":
-            self._made(super().visit_Tuple, node, frame)
-        else:
-            super().visit_Tuple(node, frame)
-
-    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:  # noqa: N802
-        if isinstance(node.arg, nodes.Const):
-            super().visit_Getitem(node, frame)
-        else:
-            self._made(super().visit_Getitem, node, frame)
-
-    def _made(self, visit: Callable[[Any, Frame], None], node: nodes.Node, frame: Frame) -> None:
-        self.write("environment.made(")
-        visit(node, frame)
-        self.write(")")
 
 
 class _GenerationTag(Extension):
@@ -179,7 +117,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
     once, each with its own meter.
     """
 
-    code_generator_class = _MeteredCode
+    code_generator_class = MeteredCode
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self, *, now: Callable[[], datetime]) -> None:

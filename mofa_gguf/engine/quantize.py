@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mofa_gguf.engine.errors import EngineError, InvalidOption
 from mofa_gguf.engine.native import ggml
-from mofa_gguf.engine.tensor_types import TYPES_BY_NAME, TensorType
+from mofa_gguf.engine.tensor_types import TensorType
 
 # The types that can be made, and where each block of them holds what can become infinite: byte
 # offsets of its float16 scales (block_* structures in ggml/src/ggml-common.h). The others need an
@@ -101,12 +101,3 @@ def _check(rows: npt.NDArray[np.uint8], target: TensorType) -> None:
         field: npt.NDArray[Any] = np.ascontiguousarray(blocks[:, offset : offset + 2])
         if ((field.view(np.uint16) & exponent) == exponent).any():
             raise NotRepresentable(target.name)
-
-
-def type_named(name: str) -> TensorType:
-    """The type called ``name``. Raises InvalidOption, which lists the known ones."""
-    try:
-        return TYPES_BY_NAME[name.upper()]
-    except KeyError:
-        known = ", ".join(TYPES_BY_NAME)
-        raise InvalidOption("type", f"{name!r} is unknown; there are {known}") from None

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from mofa_gguf.engine.errors import EngineError, ModelFileError
 from mofa_gguf.engine.native import llama, take_errors
+
+_BPE = 2  # llama.h, LLAMA_VOCAB_TYPE_BPE
+_USER_DEFINED = 16  # llama.h, LLAMA_TOKEN_ATTR_USER_DEFINED
+_LONG_RUN = re.compile(r"\S{16384}|\s{16384}")
 
 
 class Vocab:
@@ -23,6 +28,7 @@ class Vocab:
         self._owner = owner
         self._llama = llama()
         self.n_tokens: int = self._llama.llama_vocab_n_tokens(pointer)
+        self._is_bpe = self._llama.llama_vocab_type(pointer) == _BPE
 
     @property
     def pointer(self) -> Any:
@@ -30,14 +36,48 @@ class Vocab:
         return self._pointer
 
     def tokenize(
-        self, text: str, *, add_special: bool = False, parse_special: bool = False
+        self,
+        text: str,
+        *,
+        add_special: bool = False,
+        parse_special: bool = False,
+        continues: bool = False,
     ) -> list[int]:
         """Token ids of ``text``.
 
         ``add_special`` adds what the model wants around a text (bos, eos, [CLS], [SEP]);
-        ``parse_special`` reads control tokens written out in the text as tokens.
-        Raises EngineError if llama.cpp cannot tokenize the text.
+        ``parse_special`` reads control tokens written out in the text as tokens; ``continues``
+        says that other text stands right before, so that no space is put in front. A run of more
+        than 16,384 characters with or without white space is cut there, because llama.cpp's
+        regular expressions recurse once a character. Raises EngineError if llama.cpp cannot
+        tokenize the text.
         """
+        if not self._is_bpe:
+            if continues and text:
+                return self._tokenize_behind_a_newline(text, parse_special)
+            return self._tokenize(text, add_special, parse_special)
+        cuts = [found.end() for found in _LONG_RUN.finditer(text)]
+        if not cuts:
+            return self._tokenize(text, add_special, parse_special)
+        pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        tokens = [t for piece in pieces for t in self._tokenize(piece, False, parse_special)]
+        return self._surround(tokens) if add_special else tokens
+
+    def _surround(self, tokens: list[int]) -> list[int]:
+        """What the model wants around a text, around ``tokens``."""
+        around = self._tokenize("", True, False)
+        n_before = int(self.add_bos and self.bos is not None)
+        return [*around[:n_before], *tokens, *around[n_before:]]
+
+    def _tokenize_behind_a_newline(self, text: str, parse_special: bool) -> list[int]:
+        """Tokens of a text that goes on: SentencePiece puts a space before a text's beginning."""
+        before = self._tokenize("\n", False, False)
+        tokens = self._tokenize("\n" + text, False, parse_special)
+        if tokens[: len(before)] == before:
+            return tokens[len(before) :]
+        return self._tokenize(text, False, parse_special)
+
+    def _tokenize(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
         data = text.encode("utf-8", errors="surrogatepass")
         capacity = len(data) + 8
         for _ in range(2):
@@ -95,6 +135,20 @@ class Vocab:
     def is_control(self, token: int) -> bool:
         """Whether the token is a control token (no text of its own)."""
         return bool(self._llama.llama_vocab_is_control(self._pointer, token))
+
+    def control_texts(self) -> list[str]:
+        """The spellings of all control tokens."""
+        return [self.text(i) for i in range(self.n_tokens) if self.is_control(i)]
+
+    def tag_texts(self) -> list[str]:
+        """The spellings of user-defined tokens that look like tags, such as ``<tool_call>``."""
+        attribute = self._llama.llama_vocab_get_attr
+        found = (
+            self.text(i)
+            for i in range(self.n_tokens)
+            if attribute(self._pointer, i) & _USER_DEFINED
+        )
+        return [text for text in found if text[:1] in "<[" and text[-1:] in ">]"]
 
     def _optional(self, token: int) -> int | None:
         return None if token < 0 else token

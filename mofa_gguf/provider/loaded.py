@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mofa_gguf.chat import ChatTemplate, default_template
+from mofa_gguf.chat import ChatTemplate, Shield, cut, default_template
 from mofa_gguf.contract import ChatMessage, ConfigError, Tool
 from mofa_gguf.engine.constraint import ConstraintFactory
 from mofa_gguf.engine.engine import Engine
@@ -75,6 +75,11 @@ class LoadedModel:
         """Compiles schemas and grammars for this vocabulary."""
         return ConstraintFactory(self.vocab, eos=sorted(self.engine.model.eog_ids))
 
+    @cached_property
+    def shield(self) -> Shield:
+        """Keeps messages from forging this vocabulary's control tokens."""
+        return Shield(self.vocab.control_texts(), self.vocab.tag_texts())
+
     def prompt(
         self,
         messages: Sequence[ChatMessage],
@@ -83,10 +88,14 @@ class LoadedModel:
     ) -> Prompt:
         """The conversation through the model's template, as text and tokens.
 
-        A model that wants bos in front gets one, unless its template wrote it.
+        What a message says is never read as a control token. A model that wants bos in front gets
+        one, unless its template wrote it.
         """
-        text = self.template.render(messages, tools=tools, **arguments)
-        tokens = self.vocab.tokenize(text, parse_special=True)
+        marked = self.template.render(self.shield.messages(messages), tools=tools, **arguments)
+        tokens: list[int] = []
+        for n, piece in enumerate(cut(marked)):
+            tokens += self.vocab.tokenize(piece, parse_special=True, continues=n > 0)
+        text = "".join(cut(marked))
         bos = self.vocab.bos
         if self.vocab.add_bos and bos is not None and tokens[:1] != [bos]:
             tokens.insert(0, bos)
@@ -120,11 +129,15 @@ class LoadedModel:
 def chat_template(config: GGUFConfig, header: GGUFHeader, vocab: Vocab) -> ChatTemplate:
     """The template of the config, else the model's own, else the documented default."""
 
-    def text(token: int | None) -> str:
-        return "" if token is None else vocab.text(token)
+    def text(key: str, token: int | None) -> str:
+        # Without the key llama.cpp assumes an id, which may be any word's.
+        return "" if token is None or key not in header.metadata else vocab.text(token)
 
-    source = template_source(config, header) or default_template()
-    return ChatTemplate(source, bos_token=text(vocab.bos), eos_token=text(vocab.eos))
+    return ChatTemplate(
+        template_source(config, header) or default_template(),
+        bos_token=text("tokenizer.ggml.bos_token_id", vocab.bos),
+        eos_token=text("tokenizer.ggml.eos_token_id", vocab.eos),
+    )
 
 
 def template_source(config: GGUFConfig, header: GGUFHeader) -> str | dict[str, str] | None:

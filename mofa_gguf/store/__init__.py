@@ -8,8 +8,8 @@ from mofa_gguf.store.errors import (
     StoreError,
 )
 from mofa_gguf.store.folders import CachedModel, CacheUsage, cache_folder, clear, hub_folder, usage
-from mofa_gguf.store.progress import DownloadProgress, OnProgress, ReadingProgress
 from mofa_gguf.store.lookup import ResolvedModel, demo_checkpoint, locate, pull, resolve
+from mofa_gguf.store.progress import DownloadProgress, OnProgress, ReadingProgress
 
 __all__ = [
     "CacheUnavailable",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,12 +26,16 @@ from mofa_gguf.contract import (
     stream_violations,
 )
 
-from .conftest import CHATML_WITH_TOOLS, JSON_CALLS, LISTED_CALLS, Make
+Make = Callable[[str], ChatTemplate]
 
+FOLDER = Path(__file__).parent.parent / "data" / "chat" / "templates"
 TEMPLATES = {
-    "hermes": ChatTemplate(CHATML_WITH_TOOLS),
-    "llama": ChatTemplate(JSON_CALLS),
-    "mistral": ChatTemplate(LISTED_CALLS, eos_token="</s>"),
+    format: ChatTemplate((FOLDER / f"{name}.jinja").read_text("utf-8"), eos_token="</s>")
+    for format, name in (
+        ("hermes", "chatml_with_tools"),
+        ("llama", "json_calls"),
+        ("mistral", "listed_calls"),
+    )
 }
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("f", "g")]
 
@@ -358,7 +365,7 @@ def test_no_cutting_changes_the_message(
     assert gathered(whole_deltas) == whole
 
     at = sorted({min(cut, len(text)) for cut in cuts} | {0, len(text)})
-    parts = [text[a:b] for a, b in zip(at, at[1:], strict=False)]
+    parts = [text[a:b] for a, b in pairwise(at)]
     message, deltas = run(parser_of(case), parts)
     assert message == whole
     assert gathered(deltas) == whole
@@ -383,7 +390,7 @@ def test_calls_come_back_from_the_templates_own_rendering(
     arguments: dict[str, Any], template: str
 ) -> None:
     tools = TEMPLATES[template]
-    ask = {"role": "user", "content": "?"}
+    ask: dict[str, Any] = {"role": "user", "content": "?"}
     function = {"name": "f", "arguments": arguments}
     calls = [{"id": "abcdefghi", "type": "function", "function": function}]
     prompt = tools.render([ask], TOOLS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from os.path import commonprefix
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from mofa_gguf.chat import ChatTemplate
 from mofa_gguf.contract import ChatMessage, ToolCall
 
-from .conftest import Make
+Make = Callable[[str], ChatTemplate]
 
 
 def test_chatml_with_tools(hermes: ChatTemplate) -> None:
@@ -114,7 +116,7 @@ def test_calls_of_published_templates_come_back_as_they_were(shared_data: Path, 
             tools,
             add_generation_prompt=False,
         )
-        start = next((n for n, (a, b) in enumerate(zip(prompt, whole)) if a != b), len(prompt))
+        start = len(commonprefix([prompt, whole]))  # noqa: RUF071
         message = template.parse(whole[start:], tools, prompt=prompt[:start])
         assert message.content is None
         read = [(c.function.name, c.function.parse_arguments()) for c in message.tool_calls or []]

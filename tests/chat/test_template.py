@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from mofa_gguf.chat import (
 )
 from mofa_gguf.contract import ChatMessage, Tool, ToolCall
 
-from .conftest import Make
+Make = Callable[[str], ChatTemplate]
 
 WEATHER = Tool.function(
     "get_weather", "Weather of a city.", {"properties": {"city": {"type": "string"}}}
@@ -78,7 +80,10 @@ def test_strict_is_not_shown_to_the_model(hermes: ChatTemplate) -> None:
 
 
 def test_callers_messages_are_not_touched(strict: ChatTemplate) -> None:
-    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u", "name": None}]
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "u", "name": None},
+    ]
     before = [dict(message) for message in messages]
     strict.render(messages)
     assert messages == before
@@ -89,7 +94,7 @@ def test_arguments_reach_a_template_that_wants_text_as_text(make: Make) -> None:
         "{% for m in messages %}{{ m.role }}:{{ m.content }}{% for c in m.tool_calls or [] %}"
         "<{{ c.function.name + c.function.arguments }}>{% endfor %}{% endfor %}"
     )
-    as_object = {
+    as_object: dict[str, Any] = {
         "role": "assistant",
         "tool_calls": [{"function": {"name": "f", "arguments": {"a": "é"}}}],
     }
@@ -226,11 +231,7 @@ def test_the_default_template_is_chatml() -> None:
         [
             ChatMessage.system("s"),
             ChatMessage.user(" u\n"),
-            ChatMessage.user_with_parts(
-                ChatMessage.from_dict(
-                    {"role": "user", "content": [{"text": "p"}, {"text": "q"}]}
-                ).content
-            ),  # type: ignore[arg-type]
+            {"role": "user", "content": [{"text": "p"}, {"text": "q"}]},
         ]
     )
     assert rendered == (

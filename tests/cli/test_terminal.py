@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import subprocess
 import sys
 import time
@@ -38,18 +39,17 @@ class Terminal:
     def press(self, keys: str) -> None:
         os.write(self._controller, keys.encode())
 
-    def wait_for(self, pattern: str, timeout_s: float = 30.0) -> None:
+    def wait_for(self, pattern: str, timeout_s: float = 15.0) -> None:
         """Read until the pattern has been shown since the last wait."""
         deadline = time.monotonic() + timeout_s
-        while not re.search(pattern, self.shown):
-            assert time.monotonic() < deadline, f"{pattern!r} not in {self.shown!r}"
-            if not self._read():
-                assert re.search(pattern, self.shown), self.shown
+        while not re.search(pattern, self.shown, re.DOTALL):
+            assert self._read(deadline), f"ended without {pattern!r}: {self.shown!r}"
         self.shown = ""
 
-    def finish(self, timeout_s: float = 30.0) -> int:
+    def finish(self, timeout_s: float = 15.0) -> int:
         """Read to the end; returns the exit code."""
-        while self._read():
+        deadline = time.monotonic() + timeout_s
+        while self._read(deadline):
             pass
         return self.process.wait(timeout_s)
 
@@ -59,7 +59,10 @@ class Terminal:
             self.process.wait()
         os.close(self._controller)
 
-    def _read(self) -> bool:
+    def _read(self, deadline: float) -> bool:
+        """Read what is there; False at the end."""
+        ready, _, _ = select.select([self._controller], [], [], max(0, deadline - time.monotonic()))
+        assert ready, f"nothing more after {self.shown!r}"
         try:
             data = os.read(self._controller, 65536)
         except OSError:  # Linux ends a pseudo-terminal with EIO

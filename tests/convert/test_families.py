@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mofa_gguf.convert.checkpoint import open_checkpoint
 from mofa_gguf.convert.config import Config
@@ -177,6 +180,28 @@ def test_absurd_hyperparameters_never_reach_llama_cpp(
 ) -> None:
     with pytest.raises(CheckpointError, match=reason):
         read(tensors=llama_tensors(CONFIG), **{name: value})
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=6,
+)
+NAMES = [*CONFIG, "head_dim", "rope_scaling", "rope_parameters", "sliding_window", "attention_bias"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(changes=st.dictionaries(st.sampled_from(NAMES), json_values, min_size=1, max_size=3))
+def test_any_config_is_read_or_refused_and_nothing_else(
+    changes: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "any-config"
+    if not folder.exists():
+        write_checkpoint(folder)
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **changes}))
+    with open_checkpoint(folder) as checkpoint, contextlib.suppress(CheckpointError):
+        model = family_of(checkpoint).read()
+        assert model.traits.n_layers == 2
 
 
 def test_a_sliding_window_that_llama_cpp_ignores_is_told(read: Read) -> None:

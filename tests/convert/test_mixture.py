@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -124,38 +124,48 @@ def contents(path: Path) -> dict[str, tuple[str, bytes]]:
     }
 
 
-def assert_equal(model: Model, quantization: str, folder: Path) -> None:
-    source = write(model, "F32", folder / "source.gguf")
-    theirs = contents(
-        llama_quantize(source, folder / "theirs.gguf", QUANTIZATIONS[quantization].file_type)
-    )
-    ours = contents(write(model, quantization, folder / "ours.gguf"))
-    assert {name: type_name for name, (type_name, _) in ours.items()} == {
-        name: type_name for name, (type_name, _) in theirs.items()
-    }
-    assert [name for name in ours if ours[name] != theirs[name]] == []
+@pytest.fixture(scope="module")
+def assert_equal(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """Quantize a model both ways and compare; each model's F32 file is written once."""
+    folder = tmp_path_factory.mktemp("mixtures")
+    sources: dict[int, Path] = {}
+
+    def compare(model: Model, quantization: str) -> None:
+        key = id(model)  # models are cached, so they live as long as their files
+        if key not in sources:
+            sources[key] = write(model, "F32", folder / f"{key}.gguf")
+        file_type = QUANTIZATIONS[quantization].file_type
+        theirs = contents(llama_quantize(sources[key], folder / "theirs", file_type))
+        ours = contents(write(model, quantization, folder / "ours"))
+        assert {name: type_name for name, (type_name, _) in ours.items()} == {
+            name: type_name for name, (type_name, _) in theirs.items()
+        }
+        assert [name for name in ours if ours[name] != theirs[name]] == []
+
+    return compare
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_types_and_bytes_equal_those_of_llama_cpp(
-    shape: str, quantization: str, tmp_path: Path
+    shape: str, quantization: str, assert_equal: Callable[..., None]
 ) -> None:
-    assert_equal(model_of(SHAPES[shape]), quantization, tmp_path)
+    assert_equal(model_of(SHAPES[shape]), quantization)
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
-def test_tied_embeddings_get_the_type_of_the_output(quantization: str, tmp_path: Path) -> None:
-    assert_equal(model_of(SHAPES["few layers"], tied=True), quantization, tmp_path)
+def test_tied_embeddings_get_the_type_of_the_output(
+    quantization: str, assert_equal: Callable[..., None]
+) -> None:
+    assert_equal(model_of(SHAPES["few layers"], tied=True), quantization)
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 @pytest.mark.parametrize("row_length", [64, 48])
 def test_rows_that_fit_no_block_fall_back_as_in_llama_cpp(
-    row_length: int, quantization: str, tmp_path: Path
+    row_length: int, quantization: str, assert_equal: Callable[..., None]
 ) -> None:
-    model = model_of(SHAPES["few layers"], row_length=row_length)
-    assert_equal(model, quantization, tmp_path)
+    assert_equal(model_of(SHAPES["few layers"], row_length=row_length), quantization)
 
 
 def test_rows_of_no_block_at_all_become_f16() -> None:

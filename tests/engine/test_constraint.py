@@ -174,8 +174,7 @@ def test_the_output_may_end_exactly_where_it_is_valid(
     assert ends_allowed(constraint, vocab) == set()
     for digit in b"12":
         constraint.accept(byte_token(digit))
-    assert constraint.may_stop
-    assert not constraint.stopped
+    assert (constraint.may_stop, constraint.stopped) == (True, False)
     assert ends_allowed(constraint, vocab) == {EOS, END_OF_TURN}
     constraint.accept(byte_token(ord("3")))
     assert constraint.stopped
@@ -213,10 +212,12 @@ def test_schemas_can_be_given_as_json_text_or_true(
     factory: ConstraintFactory, vocab: Vocab
 ) -> None:
     rng = np.random.default_rng(5)
-    for schema in (json.dumps(PERSON), PERSON):
+    schemas: list[Any] = [json.dumps(PERSON), PERSON]
+    for schema in schemas:
         check_person(sample(factory.json_schema(schema, compact=True), vocab, rng))
-    for anything in (True, "true", {}):
-        assert b"[" in allowed_text(factory.json_schema(anything), vocab)
+    free: list[Any] = [True, "true", {}]
+    for schema in free:
+        assert b"[" in allowed_text(factory.json_schema(schema), vocab)
 
 
 def test_a_lark_grammar(factory: ConstraintFactory, vocab: Vocab) -> None:
@@ -357,7 +358,7 @@ def test_catastrophic_patterns_are_followed_or_given_up_in_time(
             constraint.mask(logits)
             constraint.accept(int(logits.argmax()))
     except ConstraintError as error:
-        assert "any further" in str(error) or "enforced" in str(error)  # noqa: PT017
+        assert "any further" in str(error) or "enforced" in str(error)
     assert time.thread_time() - begin < 2.0
 
 

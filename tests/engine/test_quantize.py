@@ -14,7 +14,6 @@ from mofa_gguf.engine.quantize import (
     can_quantize_to,
     library_type,
     quantize_rows,
-    type_named,
 )
 from mofa_gguf.engine.tensor_types import TYPES_BY_ID, TYPES_BY_NAME
 
@@ -82,9 +81,3 @@ def test_unaligned_and_strided_input_is_taken() -> None:
     shifted = np.frombuffer(b"x" + rows.tobytes(), dtype=np.float32, offset=1).reshape(rows.shape)
     assert not shifted.flags.aligned
     assert quantize_rows(shifted, TYPES_BY_NAME["Q8_0"]).tobytes() == expected
-
-
-def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    assert type_named("q4_k").id == 12
-    with pytest.raises(InvalidOption, match="Q4_K"):
-        type_named("Q9")

@@ -113,7 +113,6 @@ class Decoder(Family):
         if "head_dim" in self.config:
             metadata.uint32(self.key("attention.key_length"), dimensions["head_dim"])
             metadata.uint32(self.key("attention.value_length"), dimensions["head_dim"])
-        metadata.uint32(self.key("rope.dimension_count"), dimensions["head_dim"])
         self.warnings += self.rope.write(metadata, self.architecture)
 
     @property

@@ -54,8 +54,9 @@ class Llama(Decoder):
     )
 
     def hyperparameters(self, metadata: Metadata, dimensions: Dimensions) -> None:
-        """The decoder's keys, and the vocabulary's size."""
+        """The decoder's keys, the vocabulary's size, and the rotated part of a head: all of it."""
         super().hyperparameters(metadata, dimensions)
+        metadata.uint32(self.key("rope.dimension_count"), dimensions["head_dim"])
         metadata.uint32(self.key("vocab_size"), dimensions["vocab"])
         window = self.config.values.get("sliding_window")
         if isinstance(window, int) and window < self.n_context:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mofa_gguf.convert.tokenizer import Vocabulary, build_vocabulary
+from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
 from tests.convert.tokenizer.makers import (
     gpt2_splitting,
     n_rows,
@@ -87,3 +88,22 @@ def built(real_tokenizer: Callable[..., Path]) -> Callable[..., Vocabulary]:
         return build(name, tokenizer_json, without)
 
     return build_once
+
+
+@pytest.fixture(scope="session")
+def written(
+    built: Callable[..., Vocabulary], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Gives a vocabulary-only GGUF file of a published tokenizer, written once."""
+    paths: dict[int, Path] = {}
+
+    def write(*case: str) -> Path:
+        vocabulary = built(*case)
+        if id(vocabulary) not in paths:
+            path = tmp_path_factory.mktemp("written") / "vocabulary.gguf"
+            metadata = vocabulary.metadata()
+            write_vocabulary_file(path, metadata, pre_tokenizer=vocabulary.pre_tokenizer)
+            paths[id(vocabulary)] = path
+        return paths[id(vocabulary)]
+
+    return write

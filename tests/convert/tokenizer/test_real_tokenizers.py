@@ -11,11 +11,11 @@ import pytest
 from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.tokenizer import Vocabulary, check_vocabulary
 from mofa_gguf.convert.tokenizer.battery import FULL
-from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
 from mofa_gguf.engine.vocab import VocabFile
 from tests.convert.tokenizer.makers import plain
 
 Build = Callable[..., Vocabulary]
+Write = Callable[..., Path]
 
 
 class Case(NamedTuple):
@@ -63,14 +63,9 @@ CASES = [
 ]
 
 
-def write(vocabulary: Vocabulary, path: Path) -> Path:
-    write_vocabulary_file(path, vocabulary.metadata(), pre_tokenizer=vocabulary.pre_tokenizer)
-    return path
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.name}-{c.tokenizer_json}-{c.without}")
 def test_a_published_tokenizer_is_recognised_and_agrees_as_far_as_llama_cpp_can(
-    case: Case, built: Build, tmp_path: Path
+    case: Case, built: Build, written: Write
 ) -> None:
     vocabulary = built(case.name, case.tokenizer_json, case.without)
 
@@ -84,7 +79,7 @@ def test_a_published_tokenizer_is_recognised_and_agrees_as_far_as_llama_cpp_can(
     )
 
     # What the metadata holds is what was measured.
-    path = write(vocabulary, tmp_path / "vocabulary.gguf")
+    path = written(case.name, case.tokenizer_json, case.without)
     assert check_vocabulary(path, vocabulary) == agreement
     with VocabFile(path) as file:
         assert file.vocab.n_tokens == vocabulary.n_tokens
@@ -116,7 +111,7 @@ class Ends(NamedTuple):
     ids=lambda case: case.name,
 )
 def test_special_tokens_of_a_published_tokenizer_reach_the_file_and_llama_cpp(
-    case: Ends, built: Build, tmp_path: Path
+    case: Ends, built: Build, written: Write
 ) -> None:
     vocabulary = built(case.name)
 
@@ -124,7 +119,7 @@ def test_special_tokens_of_a_published_tokenizer_reach_the_file_and_llama_cpp(
     assert values.get("tokenizer.ggml.bos_token_id") == case.bos
     assert values["tokenizer.ggml.eos_token_id"] == case.eos
     assert values["tokenizer.ggml.eos_token_ids"] == case.ends
-    path = write(vocabulary, tmp_path / "vocabulary.gguf")
+    path = written(case.name)
     with VocabFile(path) as file:
         assert all(file.vocab.is_eog(token) for token in case.ends)
         assert (file.vocab.add_bos, file.vocab.add_eos) == (case.add_bos, case.add_eos)
@@ -142,14 +137,14 @@ PUBLISHED_CASES = [
 
 @pytest.mark.parametrize(("cases", "name"), PUBLISHED_CASES)
 def test_a_rebuilt_vocabulary_gives_the_token_ids_that_llama_cpp_publishes_for_it(
-    cases: str, name: str, built: Build, shared_data: Path, tmp_path: Path
+    cases: str, name: str, written: Write, shared_data: Path
 ) -> None:
     base = shared_data / "vocab" / f"ggml-vocab-{cases}.gguf"
     texts = Path(f"{base}.inp").read_text(encoding="utf-8").split("\n__ggml_vocab_test__\n")
     lines = Path(f"{base}.out").read_text(encoding="utf-8").split("\n")
     expected = [[int(token) for token in line.split()] for line in lines]
 
-    path = write(built(name), tmp_path / "vocabulary.gguf")
+    path = written(name)
     with VocabFile(path) as file:
         tokenized = [file.vocab.tokenize(text) for text in texts]
     assert len(texts) > 30

@@ -1,0 +1,90 @@
+"""A GGUF file of a real shape with random weights, to measure speed with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+Q4_0_BLOCK = 32
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Llama; the defaults have 0.4 billion parameters."""
+
+    n_layers: int = 24
+    n_embd: int = 1024
+    n_heads: int = 16
+    n_kv_heads: int = 8
+    n_ff: int = 4096
+    n_vocab: int = 32000
+    n_ctx: int = 8192
+
+
+def write_model(path: Path, shape: Shape | None = None) -> Path:
+    """Write the model in Q4_0 (norms in F32). The blocks are random: only their size matters."""
+    shape = shape or Shape()
+    random = np.random.default_rng(0)
+    writer = gguf.GGUFWriter(path, "llama")
+    _add_metadata(writer, shape)
+
+    def matrix(name: str, rows: int, columns: int) -> None:
+        n_blocks = columns // Q4_0_BLOCK
+        data = random.integers(0, 256, (rows, n_blocks, 18), dtype=np.uint8)
+        scale = np.full((rows, n_blocks, 1), 0.25 / np.sqrt(columns), np.float16)
+        data[:, :, :2] = scale.view(np.uint8)
+        writer.add_tensor(
+            name, data.reshape(rows, n_blocks * 18), raw_dtype=gguf.GGMLQuantizationType.Q4_0
+        )
+
+    def norm(name: str) -> None:
+        writer.add_tensor(name, np.ones(shape.n_embd, np.float32))
+
+    head = shape.n_embd // shape.n_heads
+    matrix("token_embd.weight", shape.n_vocab, shape.n_embd)
+    for i in range(shape.n_layers):
+        norm(f"blk.{i}.attn_norm.weight")
+        matrix(f"blk.{i}.attn_q.weight", shape.n_embd, shape.n_embd)
+        matrix(f"blk.{i}.attn_k.weight", head * shape.n_kv_heads, shape.n_embd)
+        matrix(f"blk.{i}.attn_v.weight", head * shape.n_kv_heads, shape.n_embd)
+        matrix(f"blk.{i}.attn_output.weight", shape.n_embd, shape.n_embd)
+        norm(f"blk.{i}.ffn_norm.weight")
+        matrix(f"blk.{i}.ffn_gate.weight", shape.n_ff, shape.n_embd)
+        matrix(f"blk.{i}.ffn_up.weight", shape.n_ff, shape.n_embd)
+        matrix(f"blk.{i}.ffn_down.weight", shape.n_embd, shape.n_ff)
+    norm("output_norm.weight")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add_metadata(writer: gguf.GGUFWriter, shape: Shape) -> None:
+    writer.add_context_length(shape.n_ctx)
+    writer.add_embedding_length(shape.n_embd)
+    writer.add_block_count(shape.n_layers)
+    writer.add_feed_forward_length(shape.n_ff)
+    writer.add_head_count(shape.n_heads)
+    writer.add_head_count_kv(shape.n_kv_heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(shape.n_embd // shape.n_heads)
+    writer.add_vocab_size(shape.n_vocab)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_0)
+    writer.add_tokenizer_model("llama")
+    special = ["<unk>", "<s>", "</s>"]
+    letters = [f"<0x{b:02X}>" for b in range(256)]
+    words = [f"\u2581w{i}" for i in range(shape.n_vocab - 259)]
+    writer.add_token_list([*special, *letters, *words])
+    writer.add_token_scores([0.0] * 259 + [-float(i) for i in range(len(words))])
+    kinds = gguf.TokenType
+    writer.add_token_types(
+        [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL]
+        + [kinds.BYTE] * 256
+        + [kinds.NORMAL] * len(words)
+    )
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
