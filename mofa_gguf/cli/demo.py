@@ -84,15 +84,20 @@ def _convert(out: Console, target: Path, quantization: str) -> None:
 
 
 def _load(out: Console, folder: Path) -> LLMClient:
-    from mofa_gguf.host import LLMClient, load_provider
+    from mofa_gguf.host import LLMClient, ProviderRegistry, load_provider
 
     _step(out, 2, "A config file chooses the provider, a plugin brings it")
     text = '[providers.local]\nprovider = "gguf"\nmodel = "demo.gguf"\n'
     file = folder / "mofa.toml"
     file.write_text(text, encoding="utf-8")
     out.print("   " + text.strip().replace("\n", "\n   "), markup=False)
-    provider = load_provider(file)
-    out.print(f"   load_provider() -> {type(provider).__name__}, in this process")
+    registry = ProviderRegistry().discover()
+    provider = load_provider(file, registry=registry)
+    (entry,) = [entry for entry in registry.kinds() if entry.kind == "gguf"]
+    out.print(
+        f"   {entry.kind!r} comes from {entry.distribution} {entry.version}; "
+        f"load_provider() made a {type(provider).__name__}"
+    )
     return LLMClient(provider)
 
 
@@ -112,8 +117,8 @@ def _ask(out: Console, client: LLMClient) -> None:
     n_tokens = answer.usage.completion_tokens if answer.usage else 0
     loading = (clock.first or started) - started
     out.print(
-        f"   [dim]loaded and read the prompt in {loading:.2f} s, "
-        f"{n_tokens} tokens at {n_tokens / max(clock.elapsed(), 1e-6):.0f} tokens/s[/]"
+        f"   [dim]loaded the model and read the prompt in {loading:.2f} s, then "
+        f"{n_tokens} tokens, {(n_tokens - 1) / max(clock.elapsed(), 1e-6):.0f} a second[/]"
     )
 
 
@@ -179,7 +184,7 @@ def similarity(first: list[float], second: list[float]) -> float:
 
 @dataclass
 class _Clock:
-    """When a stream's first and last text came."""
+    """When a stream's first text came, and its end."""
 
     first: float | None = None
     last: float | None = None
@@ -187,11 +192,11 @@ class _Clock:
     def watch(self, chunks: Iterable[ChatCompletionChunk]) -> Iterator[ChatCompletionChunk]:
         """The same chunks, looked at the clock for."""
         for chunk in chunks:
-            if any(choice.delta.content for choice in chunk.choices):
-                self.last = time.monotonic()
-                self.first = self.first or self.last
+            self.last = time.monotonic()
+            if self.first is None and any(choice.delta.content for choice in chunk.choices):
+                self.first = self.last
             yield chunk
 
     def elapsed(self) -> float:
-        """Seconds between the first and the last text."""
+        """Seconds from the first text to the end."""
         return (self.last or 0.0) - (self.first or 0.0)

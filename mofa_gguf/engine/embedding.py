@@ -11,6 +11,9 @@ from mofa_gguf.engine.context import AbortFlag, Context
 from mofa_gguf.engine.model import Model
 from mofa_gguf.engine.options import EngineOptions
 
+# Written by our converter from sentence_bert_config.json: sentence encoders are often trained on
+# less than their position table holds.
+MAX_LENGTH_KEY = "mofa_gguf.max_sequence_length"
 _POOLING_IDS = {"mean": 1, "cls": 2, "last": 3}
 _N_SEQUENCES = 32
 
@@ -122,5 +125,9 @@ def pooling_of(model: Model, options: EngineOptions) -> str:
 
 
 def longest_input(model: Model, options: EngineOptions) -> int:
-    """Most tokens of one text to embed."""
-    return min(model.n_ctx_train, options.n_embedding_batch)
+    """Most tokens of one text to embed: what the model was trained for, and a batch holds."""
+    limits = [model.n_ctx_train, options.n_embedding_batch]
+    stated = model.header.metadata.get(MAX_LENGTH_KEY)
+    if isinstance(stated, int) and stated > 0:
+        limits.append(stated)
+    return min(limits)

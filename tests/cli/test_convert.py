@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.cli.tiny_checkpoint import write_tiny_checkpoint
+from tests.support.tiny_gguf import write_tiny_llama
 
 
 @pytest.fixture
@@ -141,3 +143,53 @@ def test_three_commands_at_once_convert_once(checkpoint: Path, tmp_path: Path) -
     assert len({out for out, _ in outputs}) == 1
     assert sum("verifying" in err for _, err in outputs) == 1
     assert len(list((tmp_path / "cache" / "converted").glob("*.gguf"))) == 1
+
+
+def test_broken_models_and_options_are_one_line_each(run: Run, tmp_path: Path) -> None:
+    whole = write_tiny_llama(tmp_path / "whole.gguf")
+    (tmp_path / "text.gguf").write_text("this is no model\n" * 100)
+    (tmp_path / "cut.gguf").write_bytes(whole.read_bytes()[:200_000])
+    (tmp_path / "empty.gguf").write_bytes(b"")
+    config = tmp_path / "mofa.toml"
+    config.write_text('[providers.a]\nprovider = "gguf"\nmodel = "whole.gguf"\nn_ctxt = 5\n')
+    cases = [
+        (["-m", tmp_path / "text.gguf"], "is no GGUF file"),
+        (["-m", tmp_path / "empty.gguf"], "is no GGUF file"),
+        (["-m", tmp_path / "cut.gguf"], "truncated"),
+        (["-m", whole, "-t", "9"], "temperature"),
+        (["-m", whole, "--n-gpu-layers", "many"], "n_gpu_layers"),
+        (["-c", config], "did you mean 'n_ctx'"),
+    ]
+    for arguments, says in cases:
+        result = run("ask", "hello", *arguments)
+        assert (result.code, result.out) == (1, "")
+        assert result.err.startswith("error: ")
+        assert result.err.count("\n") == 1
+        assert says in result.err
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 5))
+    result = run("convert", checkpoint, "-q", "Q8_0")
+    assert (result.code, result.out) == (1, "")
+    assert result.err.splitlines()[-1].startswith("error: ")
+    assert "free" in result.err.splitlines()[-1]
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_disk_that_fills_up_meanwhile_is_one_line_and_leaves_nothing(checkpoint: Path) -> None:
+    # The kernel refuses to let any file of this process grow beyond 200 kB, half of what is needed.
+    code = (
+        "import resource, sys\n"
+        "from mofa_gguf.cli.main import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+        "sys.exit(main())\n"
+    )
+    command = [sys.executable, "-c", code, "convert", str(checkpoint), "-q", "F32"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    error = ran.stderr.splitlines()[-1]
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert error.startswith("error: tiny-F32.gguf: cannot be written")
+    assert list(Path.cwd().iterdir()) == []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -131,22 +129,6 @@ def test_the_debug_variable_shows_the_traceback(monkeypatch: pytest.MonkeyPatch)
     assert ran.returncode == 1
     assert "Traceback" in ran.stderr
     assert "ModelMissing" in ran.stderr
-
-
-def test_an_interrupt_ends_silently_with_130(plugin: Path) -> None:
-    Path("mofa.toml").write_text('[providers.slow]\nprovider = "scripted"\ndelay_s = 60\n')
-    environment = {**os.environ, "PYTHONPATH": str(plugin)}
-    with subprocess.Popen(
-        command("ask", "hello"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        time.sleep(1.5)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err) == (130, "", "")
 
 
 def test_a_reader_that_goes_away_is_no_error_message() -> None:

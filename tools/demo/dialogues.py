@@ -21,6 +21,7 @@ class Mixture:
     tools: float = 0.45
     system: float = 0.3
     max_exchanges: int = 6
+    drills: float = 0.25
 
 
 def _draw(rng: random.Random, ctx: Context, split: Split, maker: Maker) -> Exchange:
@@ -106,8 +107,20 @@ def _follow_up(rng: random.Random, ctx: Context, last: Exchange) -> Exchange | N
     return skills.again(rng, str(last.messages[-1]["content"]))
 
 
+def _drill(rng: random.Random) -> Dialogue:
+    """Many sums or phrases in a row: what takes the most examples to learn."""
+    ctx, system = Context(), ""
+    if rng.random() < 0.25:
+        system, ctx = system_prompt(rng, ctx)
+    maker = skills.arithmetic if rng.random() < 0.8 else skills.repeat
+    exchanges = [_draw(rng, ctx, "train", maker) for _ in range(rng.randint(4, 12))]
+    return Dialogue("training", system, (), tuple(exchanges), ctx)
+
+
 def training_dialogue(rng: random.Random, mixture: Mixture) -> Dialogue:
     """One dialogue of the training split."""
+    if rng.random() < mixture.drills:
+        return _drill(rng)
     ctx, system = Context(), ""
     tools: tuple[ToolDefinition, ...] = ()
     if rng.random() < mixture.system:

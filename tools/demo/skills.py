@@ -132,7 +132,7 @@ def arithmetic(rng: random.Random, ctx: Context) -> Exchange:
     """A sum or difference of small numbers, answered without a tool."""
     op = rng.choice("+-")
     a, b = _operand(rng), _operand(rng)
-    if op == "-" and a < b and rng.random() < 0.6:
+    if op == "-" and a < b and rng.random() < 0.8:
         a, b = b, a
     if max(a, b) <= 10 and rng.random() < 0.08:
         asked = sum_question(rng, op, _SMALL_NUMBERS[a], _SMALL_NUMBERS[b])
