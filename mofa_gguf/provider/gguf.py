@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 
 from mofa_gguf.contract import (
     ChatCompletionChunk,
     ChatCompletionRequest,
     ChatCompletionResponse,
+    ChatMessage,
     EmbeddingData,
     EmbeddingRequest,
     EmbeddingResponse,
@@ -22,6 +23,7 @@ from mofa_gguf.contract import (
     ModelNotFound,
     Other,
     ProviderNotSupported,
+    Tool,
     Usage,
     gather,
 )
@@ -186,6 +188,15 @@ class GGUFProvider(LLMProvider):
             return await asyncio.to_thread(
                 model.vocab.tokenize, text, add_special=add_special, parse_special=parse_special
             )
+
+    async def count_tokens(
+        self, messages: Sequence[ChatMessage], tools: Sequence[Tool] | None = None
+    ) -> int:
+        """How many tokens a request with these messages and tools has before the answer."""
+        with translated():
+            model = await self._model()
+            prompt = await asyncio.to_thread(model.prompt, messages, tools, {})
+            return len(prompt.tokens)
 
     def stats(self) -> EngineStats | None:
         """Counts since the model was loaded; None before."""

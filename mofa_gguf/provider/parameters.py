@@ -86,6 +86,10 @@ class Parameters(BaseModel):
 
     n: Annotated[int, Field(ge=1, le=16)] = 1
     """How many answers."""
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    """Requests of higher priority go first."""
+    timeout_s: Positive | None = None
+    """Seconds the request may take, in place of the provider's own limit."""
     min_tokens: Count = 0
     ignore_eos: bool = False
     logprobs: bool = False

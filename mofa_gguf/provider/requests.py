@@ -73,7 +73,8 @@ def _generation_request(
         top_logprobs=parameters.n_top_logprobs,
         constraint=None if constraint is None else lambda: constraint,
         visible_control=model.template.markers,
-        deadline_s=config.timeout_s,
+        priority=parameters.priority,
+        deadline_s=parameters.timeout_s or config.timeout_s,
     )
 
 

@@ -45,14 +45,14 @@ class Terminal:
     def press(self, keys: str) -> None:
         os.write(self._controller, keys.encode())
 
-    def wait_for(self, pattern: str, timeout_s: float = 15.0) -> None:
+    def wait_for(self, pattern: str, timeout_s: float = 60.0) -> None:
         """Read until the pattern has been shown since the last wait."""
         deadline = time.monotonic() + timeout_s
         while not re.search(pattern, self.shown, re.DOTALL):
             assert self._read(deadline), f"ended without {pattern!r}: {self.shown!r}"
         self.shown = ""
 
-    def finish(self, timeout_s: float = 15.0) -> int:
+    def finish(self, timeout_s: float = 60.0) -> int:
         """Read to the end; returns the exit code."""
         deadline = time.monotonic() + timeout_s
         while self._read(deadline):

@@ -66,6 +66,20 @@ async def test_a_stream_obeys_mofas_rules_and_adds_up_to_the_answer(
     assert [c.usage is not None for c in chunks] == [False] * (len(chunks) - 1) + [True]
 
 
+async def test_tokens_are_counted_as_the_model_will_read_them(provider: GGUFProvider) -> None:
+    messages = [ChatMessage.system("Be brief."), ChatMessage.user("Hello")]
+    request = ChatCompletionRequest(messages=messages, max_tokens=1, ignore_eos=True)
+    response = await provider.chat(request)
+    assert response.usage is not None
+    assert await provider.count_tokens(messages) == response.usage.prompt_tokens
+
+
+async def test_a_request_may_have_a_time_limit_of_its_own(provider: GGUFProvider) -> None:
+    with pytest.raises(Timeout):
+        await provider.chat(ask(timeout_s=1e-6))
+    assert (await provider.chat(ask())).content()
+
+
 async def test_several_choices_share_the_prompt(provider: GGUFProvider) -> None:
     request = ask(n=3, temperature=1.5, seed=5)
     response = await provider.chat(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,20 @@ def test_three_processes_that_ask_at_once_convert_once(tmp_path: Path) -> None:
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(answers) == 1
     assert log.read_text() == "converted\n"
+
+
+def test_threads_of_one_process_that_ask_at_once_convert_once(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "tiny")
+    converter = RecordingConverter()
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(
+            pool.map(
+                lambda _: ConversionCache(tmp_path / "cache", converter).get(folder, "Q8_0"),
+                range(8),
+            )
+        )
+    assert len(set(paths)) == 1
+    assert len(converter.calls) == 1
 
 
 def test_a_process_killed_while_converting_blocks_nobody(tmp_path: Path) -> None:
