@@ -30,6 +30,9 @@ _INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 MAX_SHARDS = 10_000
+READABLE_METHODS = ("fp8", "mxfp4")
+"""Values of quantization_config.quant_method that the converter reads: 8-bit floats with a scale a
+block (block_scaled.py) and gpt-oss's 4-bit blocks (families/gpt_oss.py)."""
 
 
 @dataclass
@@ -163,6 +166,8 @@ def _refuse_quantized(folder: Path, config: Config) -> None:
     section = config.section("quantization_config")
     if section is not None:
         method = section.string("quant_method", "quant_algo", default="unknown method")
+        if method in READABLE_METHODS:
+            return
         raise QuantizedCheckpoint(folder, method)
     if (folder / "quantize_config.json").exists():
         raise QuantizedCheckpoint(folder, "gptq or awq")

@@ -58,13 +58,30 @@ class Config:
         self.values = values
         self.path = path
         self._prefix = prefix
+        self._spelling: dict[str, str] = {}
+
+    def completed(self, defaults: Mapping[str, object], renamed: Mapping[str, str]) -> Config:
+        """With ``defaults`` for what is absent, and ``renamed`` values under their common names.
+
+        A null is not absent. Errors name a value as the file does.
+        """
+        config = Config({**defaults, **self.values}, self.path, prefix=self._prefix)
+        values = dict(config.values)
+        for spelled, name in renamed.items():
+            if spelled in self.values and name not in self.values:
+                values[name] = self.values[spelled]
+                config._spelling[name] = spelled
+        config.values = values
+        return config
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.values.get(name) is not None
 
     def fail(self, name: str, problem: str) -> CheckpointError:
         """The error to raise for the value called ``name``."""
-        return CheckpointError(self.path, f"{self._prefix}{name} {problem}")
+        return CheckpointError(
+            self.path, f"{self._prefix}{self._spelling.get(name, name)} {problem}"
+        )
 
     def _find(self, names: tuple[str, ...]) -> tuple[str, object]:
         for name in names:
@@ -111,6 +128,14 @@ class Config:
             problem = "must be a number" if value is None else f"must not be {value!r:.60}"
             raise self.fail(name, problem)
         return float(value)
+
+    def numbers(self, name: str, *, length: int, minimum: float = -math.inf) -> list[float]:
+        """A list of ``length`` finite numbers, each at least ``minimum``."""
+        value = self.values.get(name)
+        if not isinstance(value, list) or len(value) != length:
+            raise self.fail(name, f"must be a list of {length} numbers")
+        items = Config({str(i): item for i, item in enumerate(value)}, self.path, prefix=f"{name} ")
+        return [items.number(str(i), minimum=minimum) for i in range(length)]
 
     def boolean(self, *names: str, default: bool) -> bool:
         """True or false."""

@@ -73,6 +73,10 @@ class Metadata:
         """Set an array of strings; bytes go to the file as they are."""
         self._values[key] = Value(ValueType.STRING, list(values), is_array=True)
 
+    def booleans(self, key: str, values: Sequence[bool]) -> None:
+        """Set an array of booleans."""
+        self._values[key] = Value(ValueType.BOOL, list(values), is_array=True)
+
     def uint8s(self, key: str, values: bytes) -> None:
         """Set an array of bytes."""
         self._values[key] = Value(ValueType.UINT8, values, is_array=True)

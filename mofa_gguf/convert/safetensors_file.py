@@ -35,8 +35,10 @@ DTYPE_BITS: Mapping[str, int] = {
 }  # fmt: skip
 
 # How numpy holds the types that weights come in. It has no bfloat16: the bits are kept.
-_NUMPY: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-FLOAT_TYPES = tuple(_NUMPY)
+_FLOATS: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+FLOAT_TYPES = tuple(_FLOATS)
+# Weights of 4 and 8 bits, which mean something only together with their scales.
+_NUMPY: Mapping[str, str] = {**_FLOATS, "F8_E4M3": "u1", "U8": "u1"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class SafetensorsFile:
     def array(self, name: str) -> npt.NDArray[Any]:
         """The tensor as a read-only view of the file, in its shape; nothing is read yet.
 
-        BF16 comes as the 16-bit patterns (uint16). Only float types can be asked for: BadTensor.
+        BF16 comes as the 16-bit patterns (uint16), F8_E4M3 as 8-bit ones (uint8). Other types than
+        floats and U8 cannot be asked for: BadTensor.
         """
         tensor = self.tensors[name]
         if tensor.dtype not in _NUMPY:

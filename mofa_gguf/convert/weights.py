@@ -7,7 +7,7 @@ writer asks for a few megabytes of rows at a time, from several threads. Nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mofa_gguf.convert.checkpoint import Checkpoint
+from mofa_gguf.convert.errors import BadTensor
 
 Rows = npt.NDArray[Any]
 
@@ -89,6 +90,65 @@ def reordered(weights: Weights, order: npt.NDArray[np.intp]) -> Weights:
         return weights.read(low, high)[wanted - low]
 
     return replace(weights, read=read)
+
+
+def stacked(parts: Sequence[Weights]) -> Weights:
+    """Tensors of one shape and type under a new first dimension.
+
+    Each part is let go as soon as its last row was read: a stack may be larger than the memory.
+    Raises BadTensor where the parts' types differ.
+    """
+    first = parts[0]
+    for part in parts:
+        if part.dtype != first.dtype:
+            raise BadTensor(
+                part.origin or "computed",
+                part.sources[0],
+                f"has the type {part.dtype}, but {first.sources[0]!r}, which it is stacked with, "
+                f"has {first.dtype}",
+            )
+    n_rows = first.n_rows
+
+    def read(start: int, stop: int) -> Rows:
+        pieces = []
+        for i in range(start // n_rows, (stop - 1) // n_rows + 1):
+            low, high = max(start - i * n_rows, 0), min(stop - i * n_rows, n_rows)
+            rows = parts[i].read(low, high)
+            if high == n_rows:
+                rows = rows.copy()
+                parts[i].release()
+            pieces.append(rows)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def release() -> None:
+        for part in parts:
+            part.release()
+
+    return Weights(
+        (len(parts), *first.shape),
+        first.dtype,
+        read,
+        tuple(name for part in parts for name in part.sources),
+        first.origin,
+        release,
+    )
+
+
+def rows_of_each(weights: Weights, order: npt.NDArray[np.intp]) -> Weights:
+    """Of every matrix (the last two dimensions) only the rows ``order``, in that order."""
+    n_rows, n_wanted = weights.shape[-2], len(order)
+
+    def read(start: int, stop: int) -> Rows:
+        pieces = []
+        for i in range(start // n_wanted, (stop - 1) // n_wanted + 1):
+            wanted = order[max(start - i * n_wanted, 0) : min(stop - i * n_wanted, n_wanted)]
+            low, high = int(wanted.min()), int(wanted.max()) + 1
+            rows = weights.read(i * n_rows + low, i * n_rows + high)
+            # Consecutive rows are a view of the file, others a copy.
+            pieces.append(rows if high - low == len(wanted) else rows[wanted - low])
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    return replace(weights, shape=(*weights.shape[:-2], n_wanted, weights.shape[-1]), read=read)
 
 
 def to_float32(rows: Rows, dtype: str) -> npt.NDArray[np.float32]:

@@ -109,7 +109,7 @@ def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves(open_terminal: Open, plugin: P
     terminal.press("and now?\n")
     terminal.wait_for(r"The second answer\.\s+> ")
     terminal.press("\x03")
-    terminal.wait_for("Ctrl-D leaves")
+    terminal.wait_for("Ctrl-D leaves.*> ")
     terminal.press("\x04")
     assert terminal.finish() == 0
     assert "Traceback" not in terminal.shown

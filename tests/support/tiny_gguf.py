@@ -49,16 +49,29 @@ def byte_tokens() -> list[str]:
 def write_tiny_llama(path: Path, shape: TinyLlama | None = None) -> Path:
     """Write the model in F32 and return its path."""
     shape = shape or TinyLlama()
-    writer = gguf.GGUFWriter(path, "llama")
-    tokens = [*byte_tokens(), *SPECIALS]
-    writer.add_context_length(shape.n_ctx)
-    writer.add_embedding_length(shape.n_embd)
-    writer.add_block_count(shape.n_layers)
+    writer = start_file(path, "llama", n_ctx=shape.n_ctx, n_embd=shape.n_embd, n=shape.n_layers)
     writer.add_feed_forward_length(shape.n_ff)
     writer.add_head_count(shape.n_heads)
     writer.add_head_count_kv(shape.n_kv_heads)
-    writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(shape.n_embd // shape.n_heads)
+    if shape.chat_template is not None:
+        writer.add_chat_template(shape.chat_template)
+    for key, value in shape.metadata.items():
+        _add(writer, key, value)
+    _add_tensors(writer, shape)
+    return finish_file(writer)
+
+
+def start_file(
+    path: Path, architecture: str, *, n_ctx: int, n_embd: int, n: int
+) -> gguf.GGUFWriter:
+    """A writer with the metadata that every model here has: sizes, ``n`` layers, vocabulary."""
+    writer = gguf.GGUFWriter(path, architecture)
+    tokens = vocabulary()
+    writer.add_context_length(n_ctx)
+    writer.add_embedding_length(n_embd)
+    writer.add_block_count(n)
+    writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(len(tokens))
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
@@ -68,16 +81,35 @@ def write_tiny_llama(path: Path, shape: TinyLlama | None = None) -> Path:
     writer.add_bos_token_id(256)
     writer.add_eos_token_id(258)
     writer.add_add_bos_token(False)
-    if shape.chat_template is not None:
-        writer.add_chat_template(shape.chat_template)
-    for key, value in shape.metadata.items():
-        _add(writer, key, value)
-    _add_tensors(writer, shape, len(tokens))
+    return writer
+
+
+def finish_file(writer: gguf.GGUFWriter) -> Path:
+    """Write everything; the file's path."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
+    assert writer.path is not None
+    return Path(writer.path)
+
+
+def vocabulary() -> list[str]:
+    """One token a byte, and the control tokens."""
+    return [*byte_tokens(), *SPECIALS]
+
+
+class RandomTensors:
+    """Adds tensors of normally distributed values to a file."""
+
+    def __init__(self, writer: gguf.GGUFWriter, seed: int) -> None:
+        self._writer = writer
+        self._random = np.random.default_rng(seed)
+
+    def add(self, name: str, *dims: int, around: float = 0.0, scale: float = 0.2) -> None:
+        """A tensor of F32 values of ``scale`` around ``around``; rows before columns."""
+        values = self._random.standard_normal(dims) * scale + around
+        self._writer.add_tensor(name, values.astype(np.float32))
 
 
 def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
@@ -93,15 +125,10 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         writer.add_string(key, value)
 
 
-def _add_tensors(writer: gguf.GGUFWriter, shape: TinyLlama, n_vocab: int) -> None:
-    random = np.random.default_rng(shape.seed)
-
-    def add(name: str, *dims: int, around: float = 0.0, scale: float = 0.2) -> None:
-        values = random.standard_normal(dims).astype(np.float32) * scale + around
-        writer.add_tensor(name, values.astype(np.float32))
-
-    head = shape.n_embd // shape.n_heads
-    kv = head * shape.n_kv_heads
+def _add_tensors(writer: gguf.GGUFWriter, shape: TinyLlama) -> None:
+    add = RandomTensors(writer, shape.seed).add
+    n_vocab = len(vocabulary())
+    kv = shape.n_embd // shape.n_heads * shape.n_kv_heads
     add("token_embd.weight", n_vocab, shape.n_embd, scale=1.0)
     for i in range(shape.n_layers):
         add(f"blk.{i}.attn_norm.weight", shape.n_embd, around=1.0)

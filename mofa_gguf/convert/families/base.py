@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import fnmatch
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from mofa_gguf.convert.block_scaled import read_stored
 from mofa_gguf.convert.checkpoint import Checkpoint
 from mofa_gguf.convert.errors import BadTensor
 from mofa_gguf.convert.metadata import Metadata
-from mofa_gguf.convert.weights import Weights, stored
+from mofa_gguf.convert.weights import Weights, stacked
 
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS: llama.cpp ends the process beyond it
 MAX_VOCABULARY = 2**24
@@ -33,7 +34,11 @@ class Rule:
 
     ``{i}`` in both names stands for the layer's number. ``shape`` names dimensions, slowest
     first, as transformers stores them. A rule with a ``flag`` counts only where config.json sets
-    that value to true; an ``optional`` tensor may be absent.
+    that value to true; an ``optional`` tensor may be absent. One with a ``kind`` counts only in
+    layers of that kind (:meth:`Family.kinds`).
+
+    ``{e}`` in ``source`` stands for an expert's number: the experts' tensors, ``shape`` each, are
+    stacked under a new first dimension. Several rules may take parts of the same source.
     """
 
     source: str
@@ -42,6 +47,7 @@ class Rule:
     transform: Transform | None = None
     flag: str | None = None
     optional: bool = False
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,10 +104,14 @@ class Family(ABC):
     llama.cpp's choice of types, to be explained by a measurement where it is made."""
     prefixes: ClassVar[tuple[str, ...]] = ()
     """Prefixes that some checkpoints put before every name."""
+    defaults: ClassVar[Mapping[str, object]] = {}
+    """What transformers assumes for values that config.json leaves out."""
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """This family's names of values in config.json, where they differ from the common ones."""
 
     def __init__(self, checkpoint: Checkpoint, source_architecture: str) -> None:
         self.checkpoint = checkpoint
-        self.config = checkpoint.config
+        self.config = checkpoint.config.completed(self.defaults, self.renamed)
         self.source_architecture = source_architecture
         self.warnings: list[str] = []
         self.skipped: dict[str, str] = {}
@@ -121,6 +131,10 @@ class Family(ABC):
     def extra_tensors(self, dimensions: Dimensions) -> Iterator[NamedWeights]:
         """Tensors that are computed and not stored in the checkpoint."""
         return iter(())
+
+    def kinds(self, layer: int | None) -> Container[str]:
+        """What a layer is, for rules with a ``kind``; None stands for what is in no layer."""
+        return ()
 
     def canonical(self, name: str) -> str:
         """A source name as the rules have it."""
@@ -160,18 +174,28 @@ class Family(ABC):
                 problem = f"is the same tensor as {available[canonical]!r}"
                 raise BadTensor(self.checkpoint.file_of(name), name, problem)
             available[canonical] = name
+        used: set[str] = set()
         for rule, source, target in self._expanded(dimensions["layers"]):
-            stored_name = available.pop(source, None)
-            if stored_name is not None:
-                yield NamedWeights(target, self._weights(rule, stored_name, dimensions))
+            names = [source]
+            if "{e}" in source:
+                names = [source.format(e=expert) for expert in range(dimensions["experts"])]
+            missing = next((name for name in names if name not in available), None)
+            if missing is None:
+                parts = [self._weights(rule, available[name], dimensions) for name in names]
+                weights = stacked(parts) if "{e}" in source else parts[0]
+                used.update(weights.sources)
+                if rule.transform:
+                    weights = rule.transform(weights, dimensions)
+                yield NamedWeights(target, weights)
             elif not rule.optional:
                 raise BadTensor(
                     self.checkpoint.folder,
-                    source,
+                    missing,
                     f"is missing; a {self.source_architecture} has one",
                 )
         for canonical, name in available.items():
-            self._skip(canonical, name)
+            if name not in used:
+                self._skip(canonical, name)
 
     def _expanded(self, n_layers: int) -> Iterator[tuple[Rule, str, str]]:
         """Every rule that counts, with its names filled in: per layer where it has ``{i}``."""
@@ -183,14 +207,18 @@ class Family(ABC):
         layered = [rule for rule in active if "{i}" in rule.source]
         for rule in active:
             if rule not in layered:
-                yield rule, rule.source, rule.target
+                if rule.kind is None or rule.kind in self.kinds(None):
+                    yield rule, rule.source, rule.target
             elif rule is layered[0]:
                 for i in range(n_layers):
+                    kinds = self.kinds(i)
                     for each in layered:
-                        yield each, each.source.format(i=i), each.target.format(i=i)
+                        if each.kind is None or each.kind in kinds:
+                            source = each.source.format(i=i, e="{e}")
+                            yield each, source, each.target.format(i=i)
 
     def _weights(self, rule: Rule, name: str, dimensions: Dimensions) -> Weights:
-        weights = stored(self.checkpoint, name)
+        weights = read_stored(self.checkpoint, name)
         expected = tuple(dimensions[size] for size in rule.shape)
         if weights.shape != expected:
             raise BadTensor(
@@ -198,7 +226,7 @@ class Family(ABC):
                 name,
                 f"has the shape {list(weights.shape)}, but config.json makes it {list(expected)}",
             )
-        return rule.transform(weights, dimensions) if rule.transform else weights
+        return weights
 
     def _skip(self, canonical: str, name: str) -> None:
         for pattern, reason in self.skip.items():

@@ -28,6 +28,10 @@ class Rope:
     theta: float
     settings: Config
     n_context: int
+    rotated_part: float = 1.0
+    """How much of a head is rotated: 0 to 1."""
+    n_original: int | None = None
+    """Tokens before the context was stretched, where config.json says it outside the settings."""
 
     def write(self, metadata: Metadata, architecture: str) -> list[str]:
         """Set llama.cpp's keys; returns warnings. Raises CheckpointError for unknown kinds."""
@@ -48,6 +52,8 @@ class Rope:
         if self.kind == "yarn":
             self._write_yarn(metadata, prefix)
             return []
+        if self.kind == "longrope":
+            return self._write_longrope(metadata, prefix)
         raise self.settings.fail(
             "rope_type", f"{self.kind!r} is not known here; known are {', '.join(KINDS)}"
         )
@@ -58,7 +64,8 @@ class Rope:
 
     @property
     def _n_original_context(self) -> int:
-        return self.settings.integer("original_max_position_embeddings", default=self.n_context)
+        default = self.n_context if self.n_original is None else self.n_original
+        return self.settings.integer("original_max_position_embeddings", default=default)
 
     def _write_yarn(self, metadata: Metadata, prefix: str) -> None:
         factor = self._factor
@@ -71,6 +78,42 @@ class Rope:
             attention_factor /= _magnitude(factor)
         if not math.isclose(attention_factor, 1.0, rel_tol=1e-6):
             metadata.float32(f"{prefix}.attn_factor", attention_factor)
+
+    def _write_longrope(self, metadata: Metadata, prefix: str) -> list[str]:
+        n_original = self._n_original_context
+        factor = self.settings.number(
+            "factor", default=self.n_context / n_original, minimum=1e-6
+        )
+        # LongRoPE's own factor (arXiv:2402.13753, 3.2), as transformers takes it.
+        attention_factor = (
+            math.sqrt(1 + math.log(factor) / math.log(n_original))
+            if factor > 1.0 and n_original > 1
+            else 1.0
+        )
+        attention_factor = self.settings.number(
+            "attention_factor", default=attention_factor, minimum=1e-6
+        )
+        metadata.string(f"{prefix}.type", "longrope")
+        metadata.uint32(f"{prefix}.original_context_length", n_original)
+        metadata.float32(f"{prefix}.attn_factor", attention_factor)
+        return [
+            f"with a context of more than {n_original} tokens llama.cpp takes the rope factors for "
+            "long texts from the first token on; transformers takes them when a text is that long"
+        ]
+
+    def longrope_factors(self, n_rotated: int) -> dict[str, npt.NDArray[np.float32]]:
+        """For LongRoPE: the tensors of factors by their GGUF names, ``n_rotated / 2`` each."""
+        if self.kind != "longrope":
+            return {}
+        return {
+            f"rope_factors_{length}.weight": np.array(
+                self.settings.numbers(
+                    f"{length}_factor", length=n_rotated // 2, minimum=1e-6
+                ),
+                dtype=np.float32,
+            )
+            for length in ("long", "short")
+        }
 
     @property
     def _is_plain_yarn(self) -> bool:
@@ -142,7 +185,9 @@ class Rope:
         return factors
 
 
-KINDS = ("default", "linear", "dynamic", "yarn", "llama3")
+KINDS = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
+# Names that LongRoPE had before.
+_RENAMED_KINDS = {"su": "longrope"}
 
 
 def _magnitude(factor: float, mscale: float = 1.0) -> float:
@@ -150,21 +195,29 @@ def _magnitude(factor: float, mscale: float = 1.0) -> float:
     return 1.0 if factor <= 1.0 else 0.1 * mscale * math.log(factor) + 1.0
 
 
-def read_rope(config: Config, n_context: int) -> Rope:
-    """The rope settings of a config.json, whichever version of transformers wrote it."""
+def read_rope(config: Config, n_context: int, *, layers: str | None = None) -> Rope:
+    """The rope settings of a config.json, whichever version of transformers wrote it.
+
+    ``layers`` names the kind of layers ("full_attention") where the settings may differ.
+    """
     found = config.section("rope_parameters", "rope_scaling")
     settings = found if found is not None else Config({}, config.path)
-    if settings.section("full_attention") is not None:
-        raise config.fail("rope_parameters", "differ from layer to layer, which is not known here")
+    if settings.section("full_attention", "sliding_attention") is not None:
+        if layers is None:
+            raise config.fail(
+                "rope_parameters", "differ from layer to layer, which is not known here"
+            )
+        settings = settings.section(layers) or Config({}, config.path)
     theta = settings.number(
         "rope_theta", default=config.number("rope_theta", default=DEFAULT_THETA, minimum=1e-6)
     )
     partial = settings.number(
         "partial_rotary_factor", default=config.number("partial_rotary_factor", default=1.0)
     )
-    if partial != 1.0:
-        raise config.fail(
-            "partial_rotary_factor", f"must be 1 for this architecture, not {partial:g}"
-        )
+    if not 0.0 < partial <= 1.0:
+        raise config.fail("partial_rotary_factor", f"must be above 0 and at most 1, not {partial}")
     kind = settings.string("rope_type", "type", default="default")
-    return Rope(kind, theta, settings, n_context)
+    n_original = config.integer("original_max_position_embeddings", default=n_context)
+    return Rope(
+        _RENAMED_KINDS.get(kind, kind), theta, settings, n_context, partial, n_original
+    )
