@@ -15,6 +15,9 @@ from mofa_gguf.engine.options import CacheType, EngineOptions, FlashAttention, P
 
 ENVIRONMENT_PREFIX = "MOFA_GGUF_"
 
+BUNDLED = "demo"
+"""The model that comes with the package, whatever files there are."""
+
 # MoFA's LLMConfig keys that mean one of ours.
 _MOFA_NAMES = {"default_model": "model", "timeout_secs": "timeout_s"}
 # MoFA's LLMConfig keys that its client, not a provider, acts on.
@@ -143,19 +146,26 @@ class GGUFConfig(BaseSettings):
 
 
 def _from_folder(value: object, base_dir: Path) -> object:
-    """A relative path that exists under ``base_dir``, or looks like one, made absolute."""
-    if not isinstance(value, str | Path) or not str(value):
+    """A relative path made absolute; hub ids and ``demo`` are left as they are.
+
+    ``models/x`` is a path where ``base_dir`` has the file or at least the folder ``models``.
+    """
+    if not isinstance(value, str | Path) or str(value) in ("", BUNDLED):
         return value
     path = Path(value).expanduser()
-    looks_like_path = str(value).startswith((".", "~")) or path.suffix == ".gguf"
-    if path.is_absolute() or not (looks_like_path or (base_dir / path).exists()):
-        return value if not str(value).startswith("~") else str(path)
-    return str(base_dir / path)
+    if path.is_absolute():
+        return str(path)
+    looks_like_path = str(value).startswith(".") or path.suffix == ".gguf"
+    in_folder = len(path.parts) > 1 and (base_dir / path).parent.is_dir()
+    if looks_like_path or in_folder or (base_dir / path).exists():
+        return str(base_dir / path)
+    return value
 
 
 def _config_error(error: ValidationError) -> ConfigError:
     """The first problem of a validation, as one sentence that names the option."""
-    problem = error.errors()[0]
+    # A misspelt option is the cause where another is missing, so it is told first.
+    problem = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     field = str(problem["loc"][0]) if problem["loc"] else "options"
     known = sorted(GGUFConfig.model_fields)
     if problem["type"] == "extra_forbidden":

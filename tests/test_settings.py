@@ -73,6 +73,11 @@ def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
         GGUFConfig(model="m.gguf", n_context=1)
 
 
+def test_a_misspelt_option_is_told_before_what_is_missing() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'model'"):
+        GGUFConfig(modl="m.gguf")
+
+
 def test_mofas_own_names_are_understood() -> None:
     config = GGUFConfig.from_options(
         {"default_model": "m.gguf", "timeout_secs": 5, "max_retries": 2, "default_temperature": 0.1}
@@ -92,6 +97,10 @@ def test_relative_paths_count_from_the_config_files_folder(tmp_path: Path) -> No
     assert model("./x") == str(tmp_path / "x")
     assert model("checkpoint") == str(tmp_path / "checkpoint")
     assert model("org/name") == "org/name"
+    (tmp_path / "models").mkdir()
+    assert model("models/tiny") == str(tmp_path / "models/tiny")
+    (tmp_path / "demo").mkdir()
+    assert model("demo") == "demo"
     assert model("/abs/m.gguf") == "/abs/m.gguf"
 
 

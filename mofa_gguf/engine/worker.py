@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _SPARE_SEQUENCES = 64
 """Sequence ids beyond the running requests', for cached branches."""
+_CELL_STEP = 256
 _SPEED_MEMORY = 0.7
 """How much of the measured prefill speed stays with each new measurement."""
 
@@ -61,7 +62,8 @@ class Worker:
         self._context = Context(
             model,
             options,
-            n_ctx=n_ctx,
+            # Whole steps, as llama.cpp would round: never fewer cells than sequences.
+            n_ctx=-(-n_ctx // _CELL_STEP) * _CELL_STEP,
             # llama.cpp wants room for one output of every sequence in a batch.
             n_batch=max(n_sequences, min(options.n_batch, n_ctx)),
             n_sequences=n_sequences,
@@ -73,14 +75,11 @@ class Worker:
         self.scheduler = Scheduler(
             self.cache, n_batch=max(n_parallel, options.n_batch), max_parallel=n_parallel
         )
+        self.n_ctx = min(n_ctx, self._context.n_ctx)
+        """Tokens one request may have; the cells are rounded up."""
         self.counters = Counters()
         self._requests: list[Request] = []
         self._prefill_tokens_per_s: float | None = None
-
-    @property
-    def n_ctx(self) -> int:
-        """Tokens the KV cache holds."""
-        return self._context.n_ctx
 
     @property
     def idle(self) -> bool:

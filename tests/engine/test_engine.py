@@ -195,6 +195,18 @@ def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(engine: E
     assert (caught.value.n_tokens, caught.value.n_ctx) == (300, 256)
 
 
+def test_the_context_is_as_long_as_was_asked_for(tiny_model: Path) -> None:
+    engine = Engine.load(tiny_model, EngineOptions(n_threads=1, n_ctx=64))
+    assert engine.n_ctx == 64
+    request = GenerationRequest(prompt(engine), GREEDY, ignore_eos=True)
+    _, tokens, last = run(engine, request)
+    assert len(tokens) + last.n_prompt_tokens == 64
+    with pytest.raises(PromptTooLong) as caught:
+        engine.submit(GenerationRequest([65] * 64))
+    assert caught.value.n_ctx == 64
+    engine.close()
+
+
 def test_a_token_outside_the_vocabulary_is_refused(engine: Engine) -> None:
     with pytest.raises(InvalidOption, match="0 to 258"):
         engine.submit(GenerationRequest([1, 259]))
