@@ -157,7 +157,11 @@ class Engine:
         generation = Generation()
         self._check_open()
         entry = Request(self.model, request, generation, time.monotonic())
-        self._enqueue(self._arrived, entry)
+        try:
+            self._enqueue(self._arrived, entry)
+        except EngineError:
+            entry.close()
+            raise
         return generation
 
     def embed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -272,6 +273,33 @@ def test_a_full_queue_answers_at_once(tiny_model: Path) -> None:
         flood()
     assert caught.value.limit == 2
     engine.close()
+
+
+def test_a_refused_request_leaves_nothing_behind(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mofa_gguf.engine.sampling import Sampler
+
+    engine = Engine.load(tiny_model, EngineOptions(n_threads=1, max_parallel=1, max_queue=1))
+    made: list[Sampler] = []
+    make = Sampler.__init__
+
+    def counted(self: Sampler, *args: object, **options: object) -> None:
+        make(self, *args, **options)  # type: ignore[arg-type]
+        made.append(self)
+
+    monkeypatch.setattr(Sampler, "__init__", counted)
+    generations = []
+    for _ in range(50):
+        with contextlib.suppress(QueueFull):
+            generations.append(
+                engine.submit(GenerationRequest(prompt(engine), GREEDY, max_tokens=100))
+            )
+    assert len(generations) < len(made) == 50
+    for generation in generations:
+        list(generation)
+    engine.close()
+    assert [sampler for sampler in made if sampler._chain] == []
 
 
 def test_a_deadline_ends_a_request_and_not_the_engine(engine: Engine) -> None:
