@@ -77,6 +77,7 @@ __all__ = [
     "SpecificToolChoice",
     "TextPart",
     "Timeout",
+    "Timings",
     "Tool",
     "ToolCall",
     "ToolCallDelta",

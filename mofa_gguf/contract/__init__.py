@@ -59,6 +59,7 @@ from mofa_gguf.contract.responses import (
     Choice,
     FinishReason,
     LLMResponseMetadata,
+    Timings,
     Usage,
 )
 from mofa_gguf.contract.streaming import ResponseGatherer, gather, split_chunk, stream_violations
@@ -124,6 +125,7 @@ __all__ = [
     "SpecificToolChoice",
     "TextPart",
     "Timeout",
+    "Timings",
     "Tool",
     "ToolCall",
     "ToolCallDelta",

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from mofa_gguf.contract.base import U32, U64, ContractModel
 from mofa_gguf.contract.messages import Role
-from mofa_gguf.contract.responses import FinishReason, Usage
+from mofa_gguf.contract.responses import FinishReason, Timings, Usage
 
 
 class FunctionCallDelta(ContractModel):
@@ -74,7 +74,10 @@ class ChunkChoice(ContractModel):
 
 
 class ChatCompletionChunk(ContractModel):
-    """One piece of a streamed answer; ``created`` is in seconds since 1970."""
+    """One piece of a streamed answer; ``created`` is in seconds since 1970.
+
+    ``timings`` come with the usage; MoFA's Rust types skip them.
+    """
 
     id: str
     object: str = "chat.completion.chunk"
@@ -82,3 +85,4 @@ class ChatCompletionChunk(ContractModel):
     model: str
     choices: list[ChunkChoice]
     usage: Usage | None = None
+    timings: Timings | None = None

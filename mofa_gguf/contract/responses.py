@@ -42,6 +42,19 @@ class Usage(ContractModel):
         )
 
 
+class Timings(ContractModel):
+    """Where a request's time went: an addition of the Python side, for local models.
+
+    Of several choices, the longest times and the most cached tokens.
+    """
+
+    queue_s: float
+    prefill_s: float
+    decode_s: float
+    cached_tokens: U32 = 0
+    """Prompt tokens that were not computed, because an earlier request had them in common."""
+
+
 class Choice(ContractModel):
     """One of the answers of a response."""
 
@@ -61,6 +74,7 @@ class ChatCompletionResponse(ContractModel):
     choices: list[Choice]
     usage: Usage | None = None
     system_fingerprint: str | None = None
+    timings: Timings | None = None
 
     def content(self) -> str | None:
         """The first choice's text, None when it has none."""

@@ -28,7 +28,13 @@ from mofa_gguf.contract.chunks import (
 )
 from mofa_gguf.contract.errors import Other
 from mofa_gguf.contract.messages import ChatMessage, Role
-from mofa_gguf.contract.responses import ChatCompletionResponse, Choice, FinishReason, Usage
+from mofa_gguf.contract.responses import (
+    ChatCompletionResponse,
+    Choice,
+    FinishReason,
+    Timings,
+    Usage,
+)
 from mofa_gguf.contract.tools import FunctionCall, ToolCall
 
 
@@ -45,8 +51,10 @@ def split_chunk(chunk: ChatCompletionChunk) -> list[ChatCompletionChunk]:
             if n == len(steps):
                 steps.append([])
             steps[n].append(piece)
-    pieces = [chunk.model_copy(update={"choices": step, "usage": None}) for step in steps]
-    pieces[-1].usage = chunk.usage
+    pieces = [
+        chunk.model_copy(update={"choices": step, "usage": None, "timings": None}) for step in steps
+    ]
+    pieces[-1].usage, pieces[-1].timings = chunk.usage, chunk.timings
     return pieces
 
 
@@ -90,12 +98,14 @@ class ResponseGatherer:
     def __init__(self) -> None:
         self._first: ChatCompletionChunk | None = None
         self._usage: Usage | None = None
+        self._timings: Timings | None = None
         self._choices: dict[int, _ChoiceSoFar] = {}
 
     def add(self, chunk: ChatCompletionChunk) -> None:
         """Take in the next chunk."""
         self._first = self._first or chunk
         self._usage = chunk.usage or self._usage
+        self._timings = chunk.timings or self._timings
         for choice in chunk.choices:
             self._choices.setdefault(choice.index, _ChoiceSoFar()).add(choice)
 
@@ -113,6 +123,7 @@ class ResponseGatherer:
             model=self._first.model,
             choices=[so_far.choice(index) for index, so_far in sorted(self._choices.items())],
             usage=self._usage,
+            timings=self._timings,
         )
 
 

@@ -17,6 +17,7 @@ from mofa_gguf.contract import (
     ChunkDelta,
     FinishReason,
     Role,
+    Timings,
     Usage,
 )
 from mofa_gguf.engine.generation import Generation
@@ -31,11 +32,30 @@ class ChunkMaker:
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def chunk(self, choice: ChunkChoice, usage: Usage | None = None) -> ChatCompletionChunk:
-        """A chunk about one choice."""
+    def chunk(self, choice: ChunkChoice, ends: Sequence[FinishEvent] = ()) -> ChatCompletionChunk:
+        """A chunk about one choice; the last one is given how all choices ended."""
         return ChatCompletionChunk(
-            id=self.id, created=self.created, model=self.model, choices=[choice], usage=usage
+            id=self.id,
+            created=self.created,
+            model=self.model,
+            choices=[choice],
+            usage=_usage(ends) if ends else None,
+            timings=_timings(ends) if ends else None,
         )
+
+
+def _usage(ends: Sequence[FinishEvent]) -> Usage:
+    """The prompt once, the answers all."""
+    return Usage.new(ends[0].n_prompt_tokens, sum(end.n_generated_tokens for end in ends))
+
+
+def _timings(ends: Sequence[FinishEvent]) -> Timings:
+    return Timings(
+        queue_s=max(end.timings.queue_s for end in ends),
+        prefill_s=max(end.timings.prefill_s for end in ends),
+        decode_s=max(end.timings.decode_s for end in ends),
+        cached_tokens=max(end.n_cached_tokens for end in ends),
+    )
 
 
 async def choice_chunks(

@@ -24,10 +24,10 @@ from mofa_gguf.contract import (
     Other,
     ProviderNotSupported,
     Tool,
-    Usage,
     gather,
 )
 from mofa_gguf.engine.engine import EngineStats
+from mofa_gguf.engine.request import FinishEvent
 from mofa_gguf.provider.answer import ChunkMaker, choice_chunks
 from mofa_gguf.provider.description import (
     Abilities,
@@ -118,7 +118,7 @@ class GGUFProvider(LLMProvider):
             prompt = await asyncio.to_thread(render_prompt, model, request, parameters)
             make = ChunkMaker(self._model_name)
             generations = await asyncio.to_thread(submit, model, request, parameters, prompt)
-            n_generated = 0
+            ends: list[FinishEvent] = []
             async with AsyncExitStack() as stack:
                 for generation in generations:
                     stack.callback(generation.cancel)
@@ -127,10 +127,10 @@ class GGUFProvider(LLMProvider):
                     chunks = choice_chunks(generation, parser, index)
                     await stack.enter_async_context(aclosing(chunks))
                     async for choice, end in chunks:
-                        n_generated += end.n_generated_tokens if end is not None else 0
-                        over = end is not None and index == len(generations) - 1
-                        usage = Usage.new(len(prompt.tokens), n_generated) if over else None
-                        yield make.chunk(choice, usage)
+                        if end is not None:
+                            ends.append(end)
+                        over = len(ends) == len(generations)
+                        yield make.chunk(choice, ends if over else ())
 
     async def embedding(self, request: EmbeddingRequest) -> EmbeddingResponse:
         """One vector of length 1 for each text. Any model id is taken for the loaded model.

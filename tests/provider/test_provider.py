@@ -93,6 +93,15 @@ async def test_several_choices_share_the_prompt(provider: GGUFProvider) -> None:
     assert stats.n_prompt_tokens_computed < 2 * response.usage.prompt_tokens
 
 
+async def test_every_answer_tells_where_its_time_went(provider: GGUFProvider) -> None:
+    await provider.chat(ask("the same beginning, one"))
+    response = await provider.chat(ask("the same beginning, two"))
+    assert response.timings is not None
+    assert response.timings.cached_tokens >= len("user\nthe same beginning, ")
+    assert min(response.timings.queue_s, response.timings.prefill_s) >= 0
+    assert response.timings.decode_s > 0
+
+
 async def test_a_seed_gives_the_same_answer_again(provider: GGUFProvider) -> None:
     request = ask(temperature=1.5, seed=3)
     first = (await provider.chat(request)).content()
