@@ -8,6 +8,13 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 
+# GCC 12 compiles llama.cpp's AMX kernels wrongly: they end the process. Without them the others
+# are used. Compilers and processors that do not know the flags are not given them.
+NO_AMX := $(shell printf '' | $${CC:-cc} -mno-amx-tile -x c -E - >/dev/null 2>&1 \
+  && echo -mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
+export CFLAGS := $(strip $(CFLAGS) $(NO_AMX))
+export CXXFLAGS := $(strip $(CXXFLAGS) $(NO_AMX))
+
 .PHONY: demo test lint format clean help
 
 help:

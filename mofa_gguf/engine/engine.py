@@ -11,7 +11,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,28 +32,13 @@ from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.request import GenerationRequest
 from mofa_gguf.engine.sequence import Sequence as Request
 from mofa_gguf.engine.sizing import auto_context
-from mofa_gguf.engine.worker import Counters, Worker
+from mofa_gguf.engine.stats import Counters, EngineStats, speed_of
+from mofa_gguf.engine.worker import Worker
 
 logger = logging.getLogger(__name__)
 
 _EntryT = TypeVar("_EntryT")
 _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-@dataclass(frozen=True)
-class EngineStats:
-    """What is going on, and counts since the engine was loaded."""
-
-    n_waiting: int
-    n_running: int
-    n_requests: int
-    n_prompt_tokens_computed: int
-    n_prompt_tokens_cached: int
-    n_generated_tokens: int
-    n_cells: int
-    n_cells_used: int
-    n_cells_cached: int
-    """Cells of finished requests, kept for later ones."""
 
 
 class Engine:
@@ -181,7 +165,7 @@ class Engine:
         return task.future
 
     def stats(self) -> EngineStats:
-        """What is going on, and counts since the engine was loaded."""
+        """What is going on, counts since the engine was loaded, and the last answers' speed."""
         worker = self._worker
         counters = worker.counters if worker else Counters()
         return EngineStats(
@@ -191,9 +175,11 @@ class Engine:
             n_prompt_tokens_computed=counters.n_prompt_tokens_computed,
             n_prompt_tokens_cached=counters.n_prompt_tokens_cached,
             n_generated_tokens=counters.n_generated_tokens,
+            n_steps=counters.n_steps,
             n_cells=worker.cache.n_cells if worker else 0,
             n_cells_used=worker.cache.n_used if worker else 0,
             n_cells_cached=self._n_cells_cached,
+            speed=speed_of(list(worker.recent) if worker else []),
         )
 
     def close(self) -> None:

@@ -30,6 +30,7 @@ class Sequence(Task):
         self.out = out
         self.submitted_s = submitted_s
         self.finished = False
+        self.end: FinishEvent | None = None
         self.constraint = request.constraint() if request.constraint is not None else None
         self.sampler = Sampler(request.sampling, model.vocab, prompt=self.tokens)
         self._model = model
@@ -93,21 +94,20 @@ class Sequence(Task):
         now = time.monotonic()
         started = self._started_s if self._started_s is not None else now
         first = self._first_token_s if self._first_token_s is not None else now
-        self.out.push(
-            FinishEvent(
-                reason=reason,
-                n_prompt_tokens=self.n_prompt,
-                n_cached_tokens=self.n_cached,
-                n_generated_tokens=self.n_generated,
-                timings=Timings(
-                    queue_s=started - self.submitted_s,
-                    prefill_s=first - started,
-                    decode_s=now - first,
-                ),
-                seed=self.sampler.seed,
-                stop_string=self._text.stopped_by,
-            )
+        self.end = FinishEvent(
+            reason=reason,
+            n_prompt_tokens=self.n_prompt,
+            n_cached_tokens=self.n_cached,
+            n_generated_tokens=self.n_generated,
+            timings=Timings(
+                queue_s=started - self.submitted_s,
+                prefill_s=first - started,
+                decode_s=now - first,
+            ),
+            seed=self.sampler.seed,
+            stop_string=self._text.stopped_by,
         )
+        self.out.push(self.end)
 
     def fail(self, error: BaseException) -> None:
         """End the request with an error."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,26 +21,19 @@ from mofa_gguf.engine.model import Model
 from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.radix import PrefixCache
+from mofa_gguf.engine.request import FinishEvent
 from mofa_gguf.engine.scheduler import Piece, Scheduler
 from mofa_gguf.engine.sequence import Sequence as Request
+from mofa_gguf.engine.stats import Counters
 
 logger = logging.getLogger(__name__)
 
 _SPARE_SEQUENCES = 64
 """Sequence ids beyond the running requests', for cached branches."""
 _CELL_STEP = 256
+_N_RECENT = 256
 _SPEED_MEMORY = 0.7
 """How much of the measured prefill speed stays with each new measurement."""
-
-
-@dataclass
-class Counters:
-    """Counts since the worker began."""
-
-    n_prompt_tokens_computed: int = 0
-    n_prompt_tokens_cached: int = 0
-    n_generated_tokens: int = 0
-    n_steps: int = 0
 
 
 class Worker:
@@ -78,6 +71,8 @@ class Worker:
         self.n_ctx = min(n_ctx, self._context.n_ctx)
         """Tokens one request may have; the cells are rounded up."""
         self.counters = Counters()
+        self.recent: deque[FinishEvent] = deque(maxlen=_N_RECENT)
+        """How the last requests ended."""
         self._requests: list[Request] = []
         self._prefill_tokens_per_s: float | None = None
 
@@ -219,6 +214,8 @@ class Worker:
 
     def _remove(self, request: Request) -> None:
         self._requests.remove(request)
+        if request.end is not None:
+            self.recent.append(request.end)
         self.scheduler.finish(request)
         request.close()
 

@@ -26,8 +26,8 @@ from mofa_gguf.contract import (
     Tool,
     gather,
 )
-from mofa_gguf.engine.engine import EngineStats
 from mofa_gguf.engine.request import FinishEvent
+from mofa_gguf.engine.stats import EngineStats
 from mofa_gguf.provider.answer import ChunkMaker, choice_chunks
 from mofa_gguf.provider.description import (
     Abilities,
