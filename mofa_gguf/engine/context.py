@@ -169,6 +169,23 @@ class Context:
         if not self._llama.llama_memory_seq_rm(self._memory, sequence, start, end):
             raise DecodeFailed(f"the KV cache cannot drop positions {start} to {end}")
 
+    def state_of(self, sequence: int) -> bytes:
+        """A sequence's cells as bytes."""
+        size: int = self._llama.llama_state_seq_get_size(self._handle, sequence)
+        buffer = (ctypes.c_uint8 * size)()
+        n_bytes = self._llama.llama_state_seq_get_data(self._handle, buffer, size, sequence)
+        if n_bytes != size:
+            raise DecodeFailed(f"llama.cpp gave {n_bytes} bytes of a state of {size}")
+        return bytes(buffer)
+
+    def restore(self, sequence: int, state: bytes) -> None:
+        """Fill an empty sequence with cells that :meth:`state_of` gave. Raises DecodeFailed."""
+        take_errors()
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        if not self._llama.llama_state_seq_set_data(self._handle, buffer, len(state), sequence):
+            reason = "; ".join(take_errors()) or "it gave no reason"
+            raise DecodeFailed(f"llama.cpp could not take the saved state ({reason})")
+
     def clear(self) -> None:
         """Empty the KV cache."""
         if self._memory:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 import numpy as np
@@ -91,16 +91,24 @@ class Embedder:
 class EmbeddingTask:
     """Texts to embed, one batch a step, so that running streams wait for one batch at most."""
 
-    def __init__(self, inputs: Sequence[Sequence[int]], *, normalize: bool) -> None:
+    def __init__(
+        self,
+        embedder: Callable[[], Embedder],
+        inputs: Sequence[Sequence[int]],
+        *,
+        normalize: bool,
+    ) -> None:
         self.future: Future[list[list[float]]] = Future()
+        self._embedder = embedder
         self._inputs = inputs
         self._normalize = normalize
         self._vectors: list[list[float]] = []
 
-    def step(self, embedder: Embedder) -> bool:
+    def step(self) -> bool:
         """Embed the next batch; True when the future is settled."""
         if self.future.cancelled():
             return True
+        embedder = self._embedder()
         rest = self._inputs[len(self._vectors) :]
         for batch in embedder.batches(rest)[:1]:
             texts = [rest[i] for i in batch]

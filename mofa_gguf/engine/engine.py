@@ -11,8 +11,9 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mofa_gguf.engine.context import AbortFlag
 from mofa_gguf.engine.devices import available_memory_bytes
@@ -23,16 +24,18 @@ from mofa_gguf.engine.errors import (
     InvalidOption,
     PromptTooLong,
     QueueFull,
-    UnsupportedModel,
+    SessionError,
 )
 from mofa_gguf.engine.generation import Generation
-from mofa_gguf.engine.model import Model
+from mofa_gguf.engine.model import Model, refuse_encoder_decoder
 from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.request import GenerationRequest
 from mofa_gguf.engine.sequence import Sequence as Request
+from mofa_gguf.engine.session import fingerprint, read_session, write_session
 from mofa_gguf.engine.sizing import auto_context
 from mofa_gguf.engine.stats import Counters, EngineStats, speed_of
+from mofa_gguf.engine.tasks import CallTask, SideTask
 from mofa_gguf.engine.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -56,7 +59,7 @@ class Engine:
         )
         self._embedder: Embedder | None = None
         self._arrived: deque[Request] = deque()
-        self._embeddings: deque[EmbeddingTask] = deque()
+        self._side_tasks: deque[SideTask] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._n_requests = 0
@@ -84,7 +87,7 @@ class Engine:
         available = available_memory_bytes()
         model = Model.load(path, options, progress=progress)
         try:
-            _refuse_encoder_decoder(model)
+            refuse_encoder_decoder(model)
             n_ctx = options.n_ctx
             if n_ctx == "auto":
                 on_cpu = 1 - model.offload.n_layers / max(1, model.offload.n_total)
@@ -160,9 +163,39 @@ class Engine:
                 raise InvalidOption("tokens", "is empty; a text to embed needs at least one token")
             if len(tokens) > self.n_embedding_max:
                 raise PromptTooLong(len(tokens), self.n_embedding_max, what="one embedding")
-        task = EmbeddingTask(inputs, normalize=normalize)
-        self._enqueue(self._embeddings, task)
+        task = EmbeddingTask(self._get_embedder, inputs, normalize=normalize)
+        self._enqueue(self._side_tasks, task)
         return task.future
+
+    def save_session(self, tokens: Sequence[int], path: Path | str) -> Future[int]:
+        """Write what is cached of ``tokens`` to a file; the future gives how many tokens that is.
+
+        Raises SessionError where nothing of them is cached or the file cannot be written.
+        """
+        worker, target = self._session_worker(path)
+
+        def save() -> int:
+            session = worker.save(tokens)
+            if not session.tokens:
+                raise SessionError(target, "would be empty: nothing of the conversation is cached")
+            write_session(target, session, self._fingerprint)
+            return len(session.tokens)
+
+        return self._call(save)
+
+    def load_session(self, path: Path | str) -> Future[int]:
+        """Take a saved conversation into the prefix cache; the future gives its tokens' number.
+
+        Raises SessionError for a file of another model or a damaged one, and OutOfMemory.
+        """
+        worker, source = self._session_worker(path)
+
+        def load() -> int:
+            session = read_session(source, self._fingerprint)
+            worker.restore(session)
+            return len(session.tokens)
+
+        return self._call(load)
 
     def stats(self) -> EngineStats:
         """What is going on, counts since the engine was loaded, and the last answers' speed."""
@@ -179,7 +212,7 @@ class Engine:
             n_cells=worker.cache.n_cells if worker else 0,
             n_cells_used=worker.cache.n_used if worker else 0,
             n_cells_cached=self._n_cells_cached,
-            speed=speed_of(list(worker.recent) if worker else []),
+            speed=speed_of(worker.recent if worker else ()),
         )
 
     def close(self) -> None:
@@ -192,6 +225,26 @@ class Engine:
         self._abort.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, Any]:
+        version: bytes = llama().llama_version()
+        return fingerprint(self.model.header, self.options, library=version.decode())
+
+    def _session_worker(self, path: Path | str) -> tuple[Worker, Path]:
+        if self._worker is None or not self._worker.cache.shares:
+            raise SessionError(path, "cannot be: this model keeps no cells that could be saved")
+        return self._worker, Path(path)
+
+    def _call(self, function: Callable[[], int]) -> Future[int]:
+        task = CallTask(function)
+        self._enqueue(self._side_tasks, task)
+        return task.future
+
+    def _get_embedder(self) -> Embedder:
+        if self._embedder is None:
+            self._embedder = Embedder(self.model, self.options, self._abort)
+        return self._embedder
 
     def _check_open(self) -> None:
         if self._closed:
@@ -215,42 +268,48 @@ class Engine:
             if self._worker is not None:
                 while self._arrived:
                     self._worker.add(self._arrived.popleft())
-                self._worker.step()
-            if self._embeddings:
-                self._embed_next()
+                try:
+                    self._worker.step()
+                except Exception as error:  # a bug must not end the thread that all wait for
+                    logger.exception("a step failed in an unexpected way")
+                    self._worker.start_over(EngineError(f"the engine failed: {error!r}"))
+            if self._side_tasks:
+                self._side_step()
             self._count()
         self._release()
 
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to do; False when the engine is closed."""
         with self._changed:
-            while not self._closed and not self._arrived and not self._embeddings:
+            while not self._closed and not self._arrived and not self._side_tasks:
                 if self._worker is not None and not self._worker.idle:
                     break
                 self._changed.wait()
             return not self._closed
 
-    def _embed_next(self) -> None:
-        task = self._embeddings[0]
+    def _side_step(self) -> None:
+        """A step of what is no generation; running streams wait for it."""
+        task = self._side_tasks[0]
         try:
-            if self._embedder is None:
-                self._embedder = Embedder(self.model, self.options, self._abort)
-            if not task.step(self._embedder):
+            if not task.step():
                 return
         except EngineError as error:
             task.fail(error)
-        self._embeddings.popleft()
+        except Exception as error:  # a bug must fail its task, not the engine
+            logger.exception("a task failed in an unexpected way")
+            task.fail(EngineError(f"the engine failed on this task: {error!r}"))
+        self._side_tasks.popleft()
 
     def _count(self) -> None:
         worker = self._worker
         with self._changed:
             n_requests = worker.n_requests if worker is not None else 0
-            self._n_active = n_requests + len(self._arrived) + len(self._embeddings)
+            self._n_active = n_requests + len(self._arrived) + len(self._side_tasks)
             self._n_running = len(worker.scheduler.running) if worker is not None else 0
             self._n_cells_cached = worker.cache.n_evictable if worker is not None else 0
 
     def _release(self) -> None:
-        for task in self._embeddings:
+        for task in self._side_tasks:
             task.fail(EngineClosed())
         if self._worker is not None:
             for request in self._arrived:
@@ -260,18 +319,6 @@ class Engine:
         if self._embedder is not None:
             self._embedder.close()
         self.model.close()
-
-
-def _refuse_encoder_decoder(model: Model) -> None:
-    library = llama()
-    if library.llama_model_has_encoder(model.handle) and library.llama_model_has_decoder(
-        model.handle
-    ):
-        raise UnsupportedModel(
-            model.path,
-            f"{model.header.architecture} is an encoder-decoder model, which cannot be run here",
-            architecture=model.header.architecture,
-        )
 
 
 @atexit.register

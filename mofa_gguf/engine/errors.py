@@ -8,6 +8,7 @@
     ├── OutOfMemory            weights, KV cache or buffers did not fit
     ├── PromptTooLong          more tokens than the context holds (``n_tokens``, ``n_ctx``)
     ├── QueueFull              too many waiting requests (``limit``)
+    ├── SessionError           a saved conversation that cannot be written or used (``path``)
     ├── ConstraintError        a schema or grammar that cannot be enforced
     ├── DeadlineExceeded       the request's time ran out (``deadline_s``)
     ├── DecodeFailed           llama.cpp could not compute a batch (``status``)
@@ -76,6 +77,15 @@ class QueueFull(EngineError):
     def __init__(self, limit: int) -> None:
         super().__init__(f"{limit} requests are waiting already; try again later")
         self.limit = limit
+
+
+class SessionError(EngineError):
+    """A saved conversation cannot be written, read, or used with this model."""
+
+    def __init__(self, path: Path | str, problem: str) -> None:
+        super().__init__(f"the session {path} {problem}")
+        self.path = Path(path)
+        self.problem = problem
 
 
 class ConstraintError(EngineError):

@@ -209,3 +209,16 @@ def _load_error(path: Path, header: GGUFHeader, reasons: list[str]) -> Exception
             "use a smaller quantization or fewer n_gpu_layers"
         )
     return ModelFileError(path, f"llama.cpp could not load it ({text or 'it gave no reason'})")
+
+
+def refuse_encoder_decoder(model: Model) -> None:
+    """Raises UnsupportedModel for what needs an encoder's output to generate (T5 and its kin)."""
+    library = llama()
+    if library.llama_model_has_encoder(model.handle) and library.llama_model_has_decoder(
+        model.handle
+    ):
+        raise UnsupportedModel(
+            model.path,
+            f"{model.header.architecture} is an encoder-decoder model, which cannot be run here",
+            architecture=model.header.architecture,
+        )

@@ -78,7 +78,7 @@ class PrefixCache:
         self, memory: CacheMemory, *, n_cells: int, n_sequences: int, shares: bool = True
     ) -> None:
         self._memory = memory
-        self._shares = shares
+        self.shares = shares
         self._root = Node([], 0, None)
         self._free_ids = list(range(n_sequences - 1, -1, -1))
         self._leases: set[Lease] = set()
@@ -117,7 +117,7 @@ class PrefixCache:
 
         None when every sequence id is in use by running requests.
         """
-        node, n_into = self._find(tokens[:-1]) if self._shares else (self._root, 0)
+        node, n_into = self._find(tokens[:-1]) if self.shares else (self._root, 0)
         if n_into < len(node.tokens):
             node = self._split(node, n_into) if n_into else node.parent or self._root
         node.pins += 1  # before ids are freed, which may evict
@@ -148,7 +148,7 @@ class PrefixCache:
 
         What another request has computed in the meantime is shared and the own cells given back.
         """
-        if not self._shares or not lease.tail:
+        if not self.shares or not lease.tail:
             return
         node, rest = lease.node, lease.tail
         while rest and (child := node.children.get(rest[0])) is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -15,6 +14,8 @@ from mofa_gguf.engine.errors import (
     DecodeFailed,
     EngineClosed,
     EngineError,
+    OutOfMemory,
+    QueueFull,
 )
 from mofa_gguf.engine.logprobs import chosen_logprob
 from mofa_gguf.engine.model import Model
@@ -24,6 +25,7 @@ from mofa_gguf.engine.radix import PrefixCache
 from mofa_gguf.engine.request import FinishEvent
 from mofa_gguf.engine.scheduler import Piece, Scheduler
 from mofa_gguf.engine.sequence import Sequence as Request
+from mofa_gguf.engine.session import Session
 from mofa_gguf.engine.stats import Counters
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ _SPARE_SEQUENCES = 64
 """Sequence ids beyond the running requests', for cached branches."""
 _CELL_STEP = 256
 _N_RECENT = 256
+_NO_TOKEN = -1
 _SPEED_MEMORY = 0.7
 """How much of the measured prefill speed stays with each new measurement."""
 
@@ -71,8 +74,8 @@ class Worker:
         self.n_ctx = min(n_ctx, self._context.n_ctx)
         """Tokens one request may have; the cells are rounded up."""
         self.counters = Counters()
-        self.recent: deque[FinishEvent] = deque(maxlen=_N_RECENT)
-        """How the last requests ended."""
+        self.recent: tuple[FinishEvent, ...] = ()
+        """How the last requests ended. Replaced, never changed: other threads read it."""
         self._requests: list[Request] = []
         self._prefill_tokens_per_s: float | None = None
 
@@ -104,6 +107,46 @@ class Worker:
             return
         self.scheduler.computed(pieces)
         self._deliver(pieces)
+
+    def save(self, tokens: Sequence[int]) -> Session:
+        """The cells of the longest beginning of ``tokens`` that is cached.
+
+        Raises QueueFull when every sequence is in use.
+        """
+        lease = self.cache.open([*tokens, _NO_TOKEN])  # a lease shares all but the last token
+        if lease is None:
+            raise QueueFull(len(self._requests))
+        try:
+            n_tokens = lease.n_tokens
+            state = self._context.state_of(lease.sequence) if n_tokens else b""
+        finally:
+            self.cache.close(lease)
+        return Session(list(tokens[:n_tokens]), state)
+
+    def restore(self, session: Session) -> None:
+        """Take saved cells into the prefix cache. Raises OutOfMemory, QueueFull, DecodeFailed."""
+        n_tokens = len(session.tokens)
+        if self.cache.match(session.tokens) == n_tokens:
+            return
+        if not self.cache.make_room(n_tokens):
+            raise OutOfMemory(
+                f"the session has {n_tokens} tokens and {self.cache.n_free} cells of the KV cache "
+                "can be freed; restore it when fewer requests run, or with a larger n_ctx"
+            )
+        lease = self.cache.open([])
+        if lease is None:
+            raise QueueFull(len(self._requests))
+        try:
+            self._context.restore(lease.sequence, session.state)
+            self.cache.extend(lease, session.tokens)
+        finally:
+            self.cache.close(lease)
+
+    def start_over(self, error: BaseException) -> None:
+        """After a failure that nobody foresaw: every request fails, the cache is emptied."""
+        self._context.clear()
+        self.scheduler.reset()
+        self.fail_all(error)
 
     def fail_all(self, error: BaseException) -> None:
         """End every request with ``error``."""
@@ -215,7 +258,7 @@ class Worker:
     def _remove(self, request: Request) -> None:
         self._requests.remove(request)
         if request.end is not None:
-            self.recent.append(request.end)
+            self.recent = (*self.recent[1 - _N_RECENT :], request.end)
         self.scheduler.finish(request)
         request.close()
 

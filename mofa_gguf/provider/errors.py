@@ -18,6 +18,7 @@ _Translator = Callable[[Any, str], contract.LLMError]
 _TRANSLATIONS: tuple[tuple[type[Exception], _Translator], ...] = (
     (engine.UnsupportedModel, lambda e, m: contract.ProviderNotSupported(m, provider="gguf")),
     (engine.ModelFileError, lambda e, m: contract.ConfigError(m, path=e.path)),
+    (engine.SessionError, lambda e, m: contract.ConfigError(m, path=e.path)),
     (engine.DeviceUnavailable, lambda e, m: contract.ProviderNotSupported(m, provider="gguf")),
     (engine.OutOfMemory, lambda e, m: contract.QuotaExceeded(m)),
     (

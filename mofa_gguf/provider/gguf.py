@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
 
 from mofa_gguf.contract import (
     ChatCompletionChunk,
@@ -197,6 +198,35 @@ class GGUFProvider(LLMProvider):
             model = await self._model()
             prompt = await asyncio.to_thread(model.prompt, messages, tools, {})
             return len(prompt.tokens)
+
+    async def save_session(
+        self,
+        path: Path | str,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Tool] | None = None,
+    ) -> int:
+        """Write what is computed of a conversation to a file; returns how many tokens that is.
+
+        A provider of the same model that loads the file goes on without computing them again.
+        Raises ConfigError where nothing of the conversation is cached or the file cannot be
+        written.
+        """
+        with translated():
+            model = await self._model()
+            prompt = await asyncio.to_thread(
+                model.prompt, messages, tools, {"add_generation_prompt": False}
+            )
+            return await asyncio.wrap_future(model.engine.save_session(prompt.tokens, path))
+
+    async def load_session(self, path: Path | str) -> int:
+        """Take a saved conversation into the prefix cache; returns how many tokens it has.
+
+        Raises ConfigError for a damaged file or one of another model, and QuotaExceeded when the
+        KV cache has no room.
+        """
+        with translated():
+            model = await self._model()
+            return await asyncio.wrap_future(model.engine.load_session(path))
 
     def stats(self) -> EngineStats | None:
         """Counts since the model was loaded; None before."""

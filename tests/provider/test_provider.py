@@ -74,6 +74,23 @@ async def test_tokens_are_counted_as_the_model_will_read_them(provider: GGUFProv
     assert await provider.count_tokens(messages) == response.usage.prompt_tokens
 
 
+async def test_a_conversation_outlives_its_provider(provider: GGUFProvider, tmp_path: Path) -> None:
+    question = ChatMessage.user("A question that is long enough to be worth keeping.")
+    first = await provider.chat(ChatCompletionRequest(messages=[question], max_tokens=6))
+    history = [question, first.choices[0].message]
+    n_saved = await provider.save_session(tmp_path / "s", history)
+    async with GGUFProvider(provider.config) as restarted:
+        assert await restarted.load_session(tmp_path / "s") == n_saved
+        request = ChatCompletionRequest(
+            messages=[*history, ChatMessage.user("And then?")], max_tokens=2
+        )
+        second = await restarted.chat(request)
+    assert second.timings is not None
+    assert second.timings.cached_tokens == n_saved
+    with pytest.raises(ConfigError, match="session"):
+        await provider.load_session(tmp_path / "none")
+
+
 async def test_a_request_may_have_a_time_limit_of_its_own(provider: GGUFProvider) -> None:
     with pytest.raises(Timeout):
         await provider.chat(ask(timeout_s=1e-6))
