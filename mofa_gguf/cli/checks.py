@@ -38,6 +38,9 @@ class Finding:
         return asdict(self)
 
 
+_NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+
+
 def examine(config: Path | None = None) -> list[Finding]:
     """Every finding, in the order in which things build on each other."""
     from mofa_gguf.host import ProviderRegistry
@@ -73,7 +76,7 @@ def llama_cpp() -> list[Finding]:
     """Whether llama.cpp loads, what it was built for, and the GPUs it sees."""
     from importlib.metadata import PackageNotFoundError, version
 
-    from mofa_gguf.engine.devices import gpus, list_devices, system_info
+    from mofa_gguf.engine.devices import gpus, has_amx_kernels, list_devices, system_info
 
     try:
         info = system_info()
@@ -86,6 +89,17 @@ def llama_cpp() -> list[Finding]:
     findings = [
         Finding("llama.cpp", "ok", f"llama-cpp-python {release}; {cpu_features(info)}"),
     ]
+    if has_amx_kernels():
+        findings.append(
+            Finding(
+                "CPU kernels",
+                "note",
+                "built with AMX, which GCC 12 compiles wrongly, so weights are not laid out anew "
+                "for this CPU and run slower",
+                f'build without: CFLAGS="{_NO_AMX}" CXXFLAGS="{_NO_AMX}" '
+                "pip install --force-reinstall --no-cache-dir llama-cpp-python",
+            )
+        )
     for device in graphics:
         memory = f"{size(device.free_bytes)} of {size(device.total_bytes)} free"
         findings.append(Finding("GPU", "ok", f"{device.name}: {device.description}, {memory}"))

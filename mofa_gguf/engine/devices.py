@@ -10,7 +10,7 @@ from typing import Literal
 
 import psutil
 
-from mofa_gguf.engine.native import ggml, llama
+from mofa_gguf.engine.native import ggml, llama, weights_may_be_repacked
 
 DeviceKind = Literal["cpu", "gpu", "igpu", "accel", "meta"]
 # ggml-backend.h, enum ggml_backend_dev_type.
@@ -70,6 +70,11 @@ def system_info() -> str:
     """llama.cpp's line on its build: CPU features and backends."""
     info: bytes = llama().llama_print_system_info()
     return info.decode().strip()
+
+
+def has_amx_kernels() -> bool:
+    """Whether llama.cpp was built with AMX kernels, which are not used: see ``native``."""
+    return not weights_may_be_repacked()
 
 
 def available_memory_bytes() -> int:
