@@ -66,6 +66,7 @@ class Engine:
         self._n_active = 0
         self._n_running = 0
         self._n_cells_cached = 0
+        self._n_removed = 0
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._loop, name="mofa-gguf-engine", daemon=True)
         self._thread.start()
@@ -306,7 +307,10 @@ class Engine:
             n_requests = worker.n_requests if worker is not None else 0
             self._n_active = n_requests + len(self._arrived) + len(self._side_tasks)
             self._n_running = len(worker.scheduler.running) if worker is not None else 0
-            self._n_cells_cached = worker.cache.n_evictable if worker is not None else 0
+            # Counting the cached cells goes through the whole tree: only when a request ended.
+            if worker is not None and worker.n_removed != self._n_removed:
+                self._n_removed = worker.n_removed
+                self._n_cells_cached = worker.cache.n_evictable
 
     def _release(self) -> None:
         for task in self._side_tasks:

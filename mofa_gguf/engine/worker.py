@@ -74,6 +74,8 @@ class Worker:
         self.n_ctx = min(n_ctx, self._context.n_ctx)
         """Tokens one request may have; the cells are rounded up."""
         self.counters = Counters()
+        self.n_removed = 0
+        """Requests that ended, in whatever way."""
         self.recent: tuple[FinishEvent, ...] = ()
         """How the last requests ended. Replaced, never changed: other threads read it."""
         self._requests: list[Request] = []
@@ -257,6 +259,7 @@ class Worker:
 
     def _remove(self, request: Request) -> None:
         self._requests.remove(request)
+        self.n_removed += 1
         if request.end is not None:
             self.recent = (*self.recent[1 - _N_RECENT :], request.end)
         self.scheduler.finish(request)
