@@ -63,7 +63,7 @@ def train(arguments: argparse.Namespace) -> None:
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
     model = DemoModel(ModelShape(tokenizer.get_vocab_size()))
     print(f"{model.n_parameters} parameters, vocabulary {tokenizer.get_vocab_size()}", flush=True)
-    trainer = Trainer(model, tokenizer, recipe, work)
+    trainer = Trainer(model, tokenizer, recipe, work, n_threads=arguments.threads)
     if trainer.resume():
         print(f"goes on from step {trainer.step}", flush=True)
 

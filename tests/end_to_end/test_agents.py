@@ -49,7 +49,7 @@ async def provider(tmp_path: Path, cache: Path) -> AsyncIterator[LLMProvider]:
 
 def ask(text: str) -> ChatCompletionRequest:
     return ChatCompletionRequest(
-        messages=[ChatMessage.system("Your name is Ada."), ChatMessage.user(text)],
+        messages=[ChatMessage.system("Your name is Echo."), ChatMessage.user(text)],
         temperature=0,
         max_tokens=40,
     )
@@ -79,7 +79,7 @@ async def test_agents_at_once_say_what_they_say_alone_and_share_their_instructio
     provider: LLMProvider,
 ) -> None:
     assert isinstance(provider, GGUFProvider)
-    questions = ["Hello!", "What is MoFA?", "What is 3 + 4?", "Who are you?"]
+    questions = ["Hello!", "What is MoFA?", "What is 17 + 25?", "Who are you?"]
     alone = [(await provider.chat(ask(question))).content() for question in questions]
     together = await asyncio.gather(*(provider.chat(ask(question)) for question in questions))
     assert [response.content() for response in together] == alone

@@ -83,7 +83,8 @@ def test_a_misspelt_parameter_is_refused_with_the_right_one() -> None:
 
 
 def test_openai_extras_without_local_meaning_are_let_through() -> None:
-    read_parameters(request(stream_options={"include_usage": True}, store=False))
+    openai = request(stream_options={"include_usage": True}, store=False)
+    assert read_parameters(openai) == Parameters()
 
 
 def test_logit_bias_takes_ids_as_json_writes_them() -> None:

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 from demo import skills
 from demo.answers import parse_answer
-from demo.cases import Dialogue, is_held_out
+from demo.cases import Dialogue, Message, is_held_out
 from demo.dialogues import training_dialogues
 from demo.held_out import CATEGORIES, held_out_dialogues
 from demo.scoring import calls_of, is_right, score
@@ -142,7 +142,7 @@ def test_a_perfect_answerer_scores_everything_and_a_silent_one_nothing() -> None
     assert all(entry.right == 0 and len(entry.failures) == 4 for entry in silent.values())
 
 
-def _assistant_turns(dialogue: Dialogue) -> list[tuple[list[dict], dict]]:  # type: ignore[type-arg]
+def _assistant_turns(dialogue: Dialogue) -> list[tuple[list[Message], Message]]:
     messages = dialogue.messages
     return [(messages[:i], m) for i, m in enumerate(messages) if m["role"] == "assistant"]
 
@@ -157,7 +157,7 @@ def test_the_template_renders_a_tool_round_trip() -> None:
         },
     }
     call = {"id": "1", "type": "function"}
-    messages = [
+    messages: list[Message] = [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": [{"type": "text", "text": "Weather in Rome?"}]},
         {

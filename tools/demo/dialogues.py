@@ -21,10 +21,10 @@ class Mixture:
     tools: float = 0.45
     system: float = 0.3
     max_exchanges: int = 6
-    drills: float = 0.25
+    drills: float = 0.3
 
 
-def _draw(rng: random.Random, ctx: Context, split: Split, maker: Maker) -> Exchange:
+def draw_exchange(rng: random.Random, ctx: Context, split: Split, maker: Maker) -> Exchange:
     """Draw until a combination of the asked split comes up."""
     while True:
         exchange = maker(rng, ctx)
@@ -32,7 +32,7 @@ def _draw(rng: random.Random, ctx: Context, split: Split, maker: Maker) -> Excha
             return exchange
 
 
-def _offer(
+def offer_tools(
     rng: random.Random, ctx: Context, *, weather: bool, calculator: bool, n_others: int
 ) -> tuple[tuple[ToolDefinition, ...], Context]:
     """Tool definitions in any order, and the context that knows how they are called."""
@@ -56,7 +56,7 @@ def _random_offer(rng: random.Random, ctx: Context) -> tuple[tuple[ToolDefinitio
     if draw > 0.94:
         weather = calculator = False
         n_others = max(n_others, 1)
-    return _offer(rng, ctx, weather=weather, calculator=calculator, n_others=n_others)
+    return offer_tools(rng, ctx, weather=weather, calculator=calculator, n_others=n_others)
 
 
 def _makers(ctx: Context) -> tuple[list[Maker], list[float]]:
@@ -84,16 +84,16 @@ def _continue(
         follow_up = _follow_up(rng, ctx, last)
         if follow_up is not None and fits(follow_up.key, split):
             return [follow_up]
-    draw = rng.random()
-    if draw < 0.05:
+    if rng.random() < (0.14 if name else 0.04):
         return [skills.ask_name(rng, ctx, name)]
-    if draw < 0.09 and not name:
-        return [_draw(rng, ctx, split, lambda r, c: skills.tell_name(r, c, person_name(r)))]
-    if draw < 0.13 and ctx.weather:
+    draw = rng.random()
+    if draw < 0.08 and not name:
+        return [draw_exchange(rng, ctx, split, lambda r, c: skills.tell_name(r, c, person_name(r)))]
+    if draw < 0.12 and ctx.weather:
         first, second = tool_skills.which_city(rng, ctx)
         return [first, second] if fits(second.key, split) else [first]
     makers, weights = _makers(ctx)
-    return [_draw(rng, ctx, split, rng.choices(makers, weights)[0])]
+    return [draw_exchange(rng, ctx, split, rng.choices(makers, weights)[0])]
 
 
 def _follow_up(rng: random.Random, ctx: Context, last: Exchange) -> Exchange | None:
@@ -110,10 +110,18 @@ def _follow_up(rng: random.Random, ctx: Context, last: Exchange) -> Exchange | N
 def _drill(rng: random.Random) -> Dialogue:
     """Many sums or phrases in a row: what takes the most examples to learn."""
     ctx, system = Context(), ""
-    if rng.random() < 0.25:
-        system, ctx = system_prompt(rng, ctx)
+    if rng.random() < 0.35:
+        demand = rng.choice(("", "", "brief", "opening"))
+        system, ctx = system_prompt(rng, ctx, demand=demand)
     maker = skills.arithmetic if rng.random() < 0.8 else skills.repeat
-    exchanges = [_draw(rng, ctx, "train", maker) for _ in range(rng.randint(4, 12))]
+    exchanges: list[Exchange] = []
+    wanted = rng.randint(4, 12)
+    while len(exchanges) < wanted:
+        follow_up = _follow_up(rng, ctx, exchanges[-1]) if exchanges else None
+        if follow_up is not None and fits(follow_up.key, "train") and rng.random() < 0.2:
+            exchanges.append(follow_up)
+        else:
+            exchanges.append(draw_exchange(rng, ctx, "train", maker))
     return Dialogue("training", system, (), tuple(exchanges), ctx)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from . import skills, tool_skills
 from .cases import Context, Dialogue, Exchange, fits
-from .dialogues import Maker, _draw, _offer
+from .dialogues import Maker, draw_exchange, offer_tools
 from .system_prompts import person_name, system_prompt
 
 SINGLE_TURN = ("greeting", "identity", "facts", "arithmetic", "repeat", "unknown", "too hard")
@@ -19,7 +19,7 @@ _Builder = Callable[[random.Random], Dialogue]
 
 
 def _held(rng: random.Random, ctx: Context, maker: Maker) -> Exchange:
-    return _draw(rng, ctx, "held_out", maker)
+    return draw_exchange(rng, ctx, "held_out", maker)
 
 
 def _single(category: str, maker: Maker) -> _Builder:
@@ -38,7 +38,7 @@ def _with_tool(category: str, *, weather: bool) -> _Builder:
         if rng.random() < 0.25:
             system, ctx = system_prompt(rng, ctx, demand="persona")
         both = rng.random() < 0.5
-        tools, ctx = _offer(
+        tools, ctx = offer_tools(
             rng,
             ctx,
             weather=weather or both,
@@ -52,7 +52,7 @@ def _with_tool(category: str, *, weather: bool) -> _Builder:
 
 
 def _not_needed(rng: random.Random) -> Dialogue:
-    tools, ctx = _offer(
+    tools, ctx = offer_tools(
         rng, Context(), weather=True, calculator=rng.random() < 0.5, n_others=rng.randint(0, 2)
     )
     makers: list[Maker] = [skills.fact, skills.identity, skills.repeat, skills.unknown]
@@ -63,7 +63,7 @@ def _not_needed(rng: random.Random) -> Dialogue:
 
 
 def _not_offered(rng: random.Random) -> Dialogue:
-    tools, ctx = _offer(
+    tools, ctx = offer_tools(
         rng, Context(), weather=False, calculator=rng.random() < 0.5, n_others=rng.randint(0, 3)
     )
     exchange = _held(rng, ctx, tool_skills.weather)
@@ -102,7 +102,9 @@ def _several(rng: random.Random) -> Dialogue:
 
 def _several_with_tools(rng: random.Random) -> Dialogue:
     """A tool, something without a tool, and a tool again."""
-    tools, ctx = _offer(rng, Context(), weather=True, calculator=True, n_others=rng.randint(0, 1))
+    tools, ctx = offer_tools(
+        rng, Context(), weather=True, calculator=True, n_others=rng.randint(0, 1)
+    )
     picks: list[Maker] = [tool_skills.weather, tool_skills.calculator]
     rng.shuffle(picks)
     middle: Maker = rng.choice((skills.fact, skills.identity, skills.repeat))

@@ -74,7 +74,7 @@ def system_prompt(rng: random.Random, ctx: Context, *, demand: str = "") -> tupl
         opening = _opening(rng)
         parts.append(rng.choice(_OPENING).format(o=opening))
         ctx = replace(ctx, opening=opening)
-    if demand == "user" or (not demand and rng.random() < 0.15):
+    if demand == "user" or (not demand and rng.random() < 0.25):
         user_name = person_name(rng)
         parts.append(rng.choice(_USER).format(n=user_name))
         ctx = replace(ctx, user_name=user_name)

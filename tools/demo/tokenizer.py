@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .dialogues import Dialogue, training_dialogues
+from .cases import Dialogue
+from .dialogues import training_dialogues
 from .template import (
     CHAT_TEMPLATE,
     END_OF_TEXT,
