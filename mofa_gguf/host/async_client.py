@@ -7,10 +7,9 @@ of its own, which a silent request leaves in force.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from pydantic import ValidationError
 
@@ -22,8 +21,18 @@ from mofa_gguf.contract.messages import ChatMessage
 from mofa_gguf.contract.provider import LLMProvider
 from mofa_gguf.contract.requests import ChatCompletionRequest
 from mofa_gguf.contract.responses import ChatCompletionResponse
-from mofa_gguf.host.jobs import close_stream
+from mofa_gguf.host.answers import text_of
+from mofa_gguf.host.formats import as_response_format, read_answer
 from mofa_gguf.host.llm_config import LLMConfig
+from mofa_gguf.host.loading import with_retries
+from mofa_gguf.host.retry import LLMRetryPolicy
+from mofa_gguf.host.retrying import RetryingProvider
+from mofa_gguf.host.session import AsyncChatSession
+from mofa_gguf.host.streams import closing
+from mofa_gguf.host.tool_executor import ToolExecutor
+from mofa_gguf.host.tool_loop import AnyTool, RunResult, Toolbox, ToolLimits, run_tools
+
+T = TypeVar("T")
 
 Conversation = (
     str
@@ -40,14 +49,16 @@ class AsyncLLMClient:
 
     ``options`` are fields of ``ChatCompletionRequest`` (``temperature=0``, ``tools=[...]``), and
     any other keyword goes to the request's ``extra`` (``seed=1``, ``top_k=40``) for the provider
-    to know or refuse.
+    to know or refuse. ``response_format`` may be a Python type or a JSON Schema as well.
 
     Args:
         provider: what answers.
         config: its ``default_model`` is asked where a request names none; its
             ``default_temperature`` and ``default_max_tokens`` fill requests that are silent about
-            them, if the config was given them explicitly.
+            them, if the config was given them explicitly; its ``max_retries``, given explicitly,
+            is how often a failed request is sent again.
         close_provider: whether ``close`` closes the provider too; False if others use it.
+        retry: when and how failed requests are sent again, in place of the config's word.
     """
 
     def __init__(
@@ -56,10 +67,15 @@ class AsyncLLMClient:
         config: LLMConfig | None = None,
         *,
         close_provider: bool = True,
+        retry: LLMRetryPolicy | None = None,
     ) -> None:
         self._provider = provider
         self._config = config
         self._close_provider = close_provider
+        if retry is not None:
+            self._asked: LLMProvider = RetryingProvider(provider, retry)
+        else:
+            self._asked = provider if config is None else with_retries(provider, config)
 
     @property
     def provider(self) -> LLMProvider:
@@ -79,19 +95,19 @@ class AsyncLLMClient:
             Other: the answer has no text, for example because the model calls a tool instead.
             LLMError: whatever the provider raises.
         """
-        return _text_of(await self.chat(prompt, **options))
+        return text_of(await self.chat(prompt, **options))
 
     async def ask_with_system(self, system: str, prompt: str, **options: Any) -> str:
         """The model's answer to one question under a system prompt; raises as ``ask`` does."""
         messages = [ChatMessage.system(system), ChatMessage.user(prompt)]
-        return _text_of(await self.chat(messages, **options))
+        return text_of(await self.chat(messages, **options))
 
     async def ask_stream(self, prompt: str, **options: Any) -> AsyncGenerator[str, None]:
         """The pieces of the model's answer to one question, none of them empty.
 
         Closing the generator early cancels the answer. Raises as ``stream`` does.
         """
-        async with _closing(self.stream(prompt, **options)) as chunks:
+        async with closing(self.stream(prompt, **options)) as chunks:
             async for chunk in chunks:
                 for choice in chunk.choices:
                     if choice.index == 0 and choice.delta.content:
@@ -104,7 +120,7 @@ class AsyncLLMClient:
             ConfigError: an option or message has the wrong type.
             LLMError: whatever the provider raises.
         """
-        return await self._provider.chat(self.request(conversation, **options))
+        return await self._asked.chat(self.request(conversation, **options))
 
     async def stream(
         self, conversation: Conversation, **options: Any
@@ -116,9 +132,70 @@ class AsyncLLMClient:
             LLMError: whatever the provider raises.
         """
         request = self.request(conversation, **options).with_stream()
-        async with _closing(self._provider.chat_stream(request)) as chunks:
+        async with closing(self._asked.chat_stream(request)) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def run(
+        self,
+        conversation: Conversation,
+        tools: Iterable[AnyTool] = (),
+        *,
+        executor: ToolExecutor | None = None,
+        max_tool_rounds: int = 10,
+        tool_timeout_s: float = 30.0,
+        **options: Any,
+    ) -> RunResult:
+        """The model's answer after the calls of tools it wants, which are run here.
+
+        Args:
+            conversation: as for ``chat``.
+            tools: Python functions, whose type hints and docstrings the model is told of, or tool
+                definitions, which ``executor`` runs, as it does those of a request. The calls of
+                one answer run side by side, synchronous functions in a thread each. A call that
+                fails or takes too long is told to the model as ``Error: ...``.
+            executor: runs the definitions among ``tools``; all it offers, if there are none.
+            max_tool_rounds: how many answers with calls are acted upon.
+            tool_timeout_s: how long one call may take.
+            options: as for ``chat``.
+
+        Raises:
+            ConfigError: a function cannot be a tool, or an option or message has the wrong type.
+            ToolRoundsExceeded: the model went on calling tools; the error has the trace.
+            LLMError: whatever the provider raises.
+        """
+        limits = ToolLimits(max_rounds=max_tool_rounds, timeout_s=tool_timeout_s)
+        request = self.request(conversation, **options)
+        toolbox = await Toolbox.of([*tools, *(request.tools or ())], executor)
+        return await run_tools(self._asked.chat, request, toolbox, limits)
+
+    @overload
+    async def parse(
+        self, conversation: Conversation, response_format: type[T], **options: Any
+    ) -> T: ...
+    @overload
+    async def parse(
+        self, conversation: Conversation, response_format: Any, **options: Any
+    ) -> Any: ...
+    async def parse(self, conversation: Conversation, response_format: Any, **options: Any) -> Any:
+        """The model's next message as a value.
+
+        Args:
+            conversation: as for ``chat``.
+            response_format: a pydantic model, dataclass or other type, whose JSON Schema the model
+                is given and whose instance comes back; or a JSON Schema as a dict, or a
+                ``ResponseFormat``, for which the decoded JSON comes back.
+            options: as for ``chat``.
+
+        Raises:
+            ConfigError: the type has no JSON Schema, or an option or message has the wrong type.
+            SerializationError: the answer is no such value (``content`` is the answer).
+            Other: the answer has no text, for example because the model calls a tool instead.
+            LLMError: whatever the provider raises.
+        """
+        response = await self.chat(conversation, response_format=response_format, **options)
+        text_of(response)
+        return read_answer(response, response_format)
 
     async def embed(self, text: str) -> list[float]:
         """A text's vector.
@@ -141,6 +218,8 @@ class AsyncLLMClient:
         Raises:
             ConfigError: an option or message has the wrong type (``field`` names it).
         """
+        if "response_format" in options:
+            options["response_format"] = as_response_format(options["response_format"])
         try:
             request = _as_request(conversation).with_options(options)
         except ValidationError as error:
@@ -156,6 +235,10 @@ class AsyncLLMClient:
             if request.max_tokens is None and "default_max_tokens" in given:
                 missing["max_tokens"] = self._config.default_max_tokens
         return request.model_copy(update=missing)
+
+    def session(self, **settings: Any) -> AsyncChatSession:
+        """A conversation that remembers itself; settings as for ``AsyncChatSession``."""
+        return AsyncChatSession(self, **settings)
 
     async def close(self) -> None:
         """Close the provider, unless the client was told not to. May be called twice."""
@@ -181,7 +264,7 @@ class AsyncLLMClient:
         # MoFA asks for "text-embedding-ada-002" where no model is configured, which makes sense for
         # one provider only; ours asks for the provider's default.
         request = EmbeddingRequest(model=self._model(), input=texts)
-        data = (await self._provider.embedding(request)).data
+        data = (await self._asked.embedding(request)).data
         if len(data) != n_texts:
             raise Other(
                 f"{self._provider.name()} answered {n_texts} texts with {len(data)} vectors"
@@ -199,23 +282,3 @@ def _as_request(conversation: Conversation) -> ChatCompletionRequest:
     else:
         messages = list(conversation)
     return ChatCompletionRequest(messages=messages)
-
-
-def _text_of(response: ChatCompletionResponse) -> str:
-    text = response.content()
-    if text is not None:
-        return text
-    calls = response.tool_calls() or []
-    reason = f": the model calls {', '.join(call.function.name for call in calls)}" if calls else ""
-    raise Other(f"No content in response{reason}; use chat to see all of it")
-
-
-@asynccontextmanager
-async def _closing(
-    stream: AsyncIterator[Any],
-) -> AsyncGenerator[AsyncIterator[Any], None]:
-    """``contextlib.aclosing`` for iterators that need not be generators."""
-    try:
-        yield stream
-    finally:
-        await close_stream(stream)

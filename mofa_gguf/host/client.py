@@ -6,11 +6,11 @@ Everything is done by ``AsyncLLMClient``; this one runs it in an event loop of i
 from __future__ import annotations
 
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from mofa_gguf.contract.chunks import ChatCompletionChunk
 from mofa_gguf.contract.provider import LLMProvider
@@ -20,6 +20,11 @@ from mofa_gguf.host.llm_config import LLMConfig
 from mofa_gguf.host.loading import load_provider
 from mofa_gguf.host.portal import PortalThread
 from mofa_gguf.host.registry import ProviderRegistry
+from mofa_gguf.host.retry import LLMRetryPolicy
+from mofa_gguf.host.sync_session import ChatSession
+from mofa_gguf.host.tool_loop import AnyTool, RunResult
+
+T = TypeVar("T")
 
 
 class LLMClient:
@@ -39,8 +44,9 @@ class LLMClient:
         config: LLMConfig | None = None,
         *,
         close_provider: bool = True,
+        retry: LLMRetryPolicy | None = None,
     ) -> None:
-        self._client = AsyncLLMClient(provider, config, close_provider=close_provider)
+        self._client = AsyncLLMClient(provider, config, close_provider=close_provider, retry=retry)
         self._portal = PortalThread(self._client.close if close_provider else None)
         self._abandon = weakref.finalize(self, self._portal.abandon)
         self._abandon.atexit = False  # at exit the portal thread closes the provider as well
@@ -92,6 +98,25 @@ class LLMClient:
         """As ``AsyncLLMClient.stream``; sent and cancelled as in ``ask_stream``."""
         yield from self._portal.iterate(partial(self._client.stream, conversation, **options))
 
+    def run(
+        self, conversation: Conversation, tools: Iterable[AnyTool] = (), **options: Any
+    ) -> RunResult:
+        """As ``AsyncLLMClient.run``, with its options.
+
+        Tools run while this thread waits, and may use the client.
+        """
+        return self._portal.call(partial(self._client.run, conversation, tools, **options))
+
+    @overload
+    def parse(self, conversation: Conversation, response_format: type[T], **options: Any) -> T: ...
+    @overload
+    def parse(self, conversation: Conversation, response_format: Any, **options: Any) -> Any: ...
+    def parse(self, conversation: Conversation, response_format: Any, **options: Any) -> Any:
+        """As ``AsyncLLMClient.parse``."""
+        return self._portal.call(
+            partial(self._client.parse, conversation, response_format, **options)
+        )
+
     def embed(self, text: str) -> list[float]:
         """As ``AsyncLLMClient.embed``."""
         return self._portal.call(partial(self._client.embed, text))
@@ -99,6 +124,10 @@ class LLMClient:
     def embed_batch(self, texts: Sequence[str]) -> list[list[float]]:
         """As ``AsyncLLMClient.embed_batch``."""
         return self._portal.call(partial(self._client.embed_batch, texts))
+
+    def session(self, **settings: Any) -> ChatSession:
+        """A conversation that remembers itself; settings as for ``AsyncChatSession``."""
+        return ChatSession(self._client.session(**settings), self._portal)
 
     def close(self) -> None:
         """Cancel what runs, close the provider (unless told not to) and end the event loop.

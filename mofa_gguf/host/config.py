@@ -7,6 +7,10 @@
     model = "models/tiny.gguf"     # relative paths start at this file's folder
     api_key = "${SOME_KEY}"        # from the environment
 
+    [providers.safe]               # tried in order: see fallback_config
+    provider = "fallback-chain"
+    providers = ["local", {use = "cloud", trigger = "any_error"}, {provider = "ollama"}]
+
 The same in ``mofa.yaml``, ``mofa.yml`` or ``mofa.json``.
 """
 
@@ -24,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mofa_gguf.contract.base import explain_validation
 from mofa_gguf.contract.errors import ConfigError
+from mofa_gguf.host.config_chains import expand_chains
 from mofa_gguf.host.config_files import interpolate, read_table
 from mofa_gguf.host.llm_config import LLMConfig
 from mofa_gguf.host.names import did_you_mean, listed
@@ -121,9 +126,8 @@ def load_config(path: Path | str | None = None) -> HostConfig:
         content = _ConfigFile.model_validate(table)
     except ValidationError as error:
         raise _wrong_shape(file, error) from error
-    providers = {
-        name: _read_provider(file, name, options) for name, options in content.providers.items()
-    }
+    tables = expand_chains(file, content.providers)
+    providers = {name: _read_provider(file, name, table) for name, table in tables.items()}
     if not providers:
         raise ConfigError(
             f"{file}: names no provider; add a table such as [providers.local] with "

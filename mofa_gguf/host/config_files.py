@@ -118,10 +118,16 @@ def _parse_yaml(text: str) -> Any:
                     raise ValueError(f"has the key {key.value!r} twice (line {line})")
             return node
 
+    # How serde_yaml writes MoFA's FallbackTriggerConfig::Conditions.
+    Loader.add_constructor("!conditions", _construct_conditions)
     try:
         return yaml.load(text, Loader)  # noqa: S506 - a subclass of the safe loader
     except yaml.YAMLError as error:
         raise ValueError(f"is not valid YAML: {error}") from error
+
+
+def _construct_conditions(loader: Any, node: Any) -> dict[str, Any]:
+    return {"conditions": loader.construct_sequence(node, deep=True)}
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {

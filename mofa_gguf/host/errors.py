@@ -3,11 +3,20 @@
 ConfigError (contract)
 ├── KindTaken           a plugin registers a provider kind or alias that another has
 └── (everything about configuration files is a plain ConfigError)
+Other (contract)
+└── ToolRoundsExceeded  the model goes on calling tools
 """
 
 from __future__ import annotations
 
-from mofa_gguf.contract.errors import ConfigError
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mofa_gguf.contract.errors import ConfigError, Other
+from mofa_gguf.contract.messages import ChatMessage
+
+if TYPE_CHECKING:
+    from mofa_gguf.host.tool_loop import ToolCallRecord
 
 
 class KindTaken(ConfigError):
@@ -28,3 +37,26 @@ class KindTaken(ConfigError):
 
 def _remake_kind_taken(name: str, holder: str, claimant: str) -> KindTaken:
     return KindTaken(name, holder=holder, claimant=claimant)
+
+
+class ToolRoundsExceeded(Other):
+    """A model called tools in more rounds than allowed.
+
+    ``limit`` is how many were; ``messages`` the whole conversation, to the calls that were not run;
+    ``calls`` those that were.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        *,
+        messages: Sequence[ChatMessage] = (),
+        calls: Sequence[ToolCallRecord] = (),
+    ) -> None:
+        super().__init__(f"Max tool rounds ({limit}) exceeded")
+        self.limit = limit
+        self.messages = list(messages)
+        self.calls = list(calls)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (ToolRoundsExceeded, (self.limit,), self.__dict__)

@@ -313,7 +313,8 @@ class TestCancelling:
             wait_until(lambda: provider.n_open_streams == 1)
             started = time.monotonic()
             client.close()
-            with pytest.raises(Other, match="client was closed"):
+            # "is" if the reader had not yet asked for the first piece.
+            with pytest.raises(Other, match=r"client (was|is) closed"):
                 reading.result(timeout=5)
             assert time.monotonic() - started < 5
             assert provider.n_open_streams == 0
@@ -464,7 +465,7 @@ class TestInterpreterExit:
         [
             "client.ask('hi')",
             "pieces = client.ask_stream('hi'); next(pieces)",
-            "threading.Thread(target=read, daemon=True).start(); time.sleep(0.05)",
+            "threading.Thread(target=read, daemon=True).start(); begun.wait(20)",
             "client.close()",
             "pass",
         ],
@@ -473,11 +474,18 @@ class TestInterpreterExit:
         self, ending: str
     ) -> None:
         code = f"""
-import contextlib, threading, time
+import contextlib, threading
 from mofa_gguf.host import LLMClient
 from mofa_gguf.host.testing import ScriptedProvider
 
+begun = threading.Event()
+
 class Provider(ScriptedProvider):
+    async def chat_stream(self, request):
+        begun.set()
+        async for chunk in super().chat_stream(request):
+            yield chunk
+
     async def close(self):
         print("provider closed")
 
@@ -492,12 +500,12 @@ print("end of program")
 """
         started = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True, timeout=30
+            [sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True, timeout=90
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert "end of program" in done.stdout
         assert ("provider closed" in done.stdout) == (ending != "pass")
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30  # most of it is imports, on a busy machine
 
 
 def test_load_makes_a_client_from_a_config_file(tmp_path: Path) -> None:
