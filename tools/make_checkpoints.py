@@ -13,13 +13,17 @@ import argparse
 import json
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 import transformers
+from dense_recipes import DENSE
+from expert_recipes import EXPERTS
+from packed_weights import PACKINGS
 
 N_VOCAB = 320
 WIDTH = 64
@@ -59,6 +63,16 @@ class Recipe:
     shard_size: str = "5GB"
     old_rope: bool = False
     """Write config.json's rope settings as transformers 4 does."""
+    original_format: bool = True
+    """Store tensors as released checkpoints have them, not as transformers holds them."""
+    n_tokens: int = 48
+    """Length of the text that the parity fixtures compute."""
+    pooling: str | None = None
+    """Write sentence-transformers' files, with this flag: "mean_tokens", "lasttoken"."""
+    dense: Sequence[int] = ()
+    """Rows of the matrices behind the pooling."""
+    packing: str | None = None
+    """One of packed_weights.PACKINGS, for weights of fewer bits."""
 
 
 def _llama(**config: Any) -> dict[str, Any]:
@@ -76,6 +90,27 @@ _LLAMA3 = _rope(
     high_freq_factor=4.0,
     original_max_position_embeddings=32,
 )
+
+# Small enough for a few experts a layer.
+_SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_key_value_heads": 2}
+NARROW = {**SMALL, **_SIZES, "num_experts_per_tok": 2}
+DENSE_NARROW = {**SMALL, **_SIZES, "pad_token_id": 1}
+
+
+def _narrow(
+    model_class: str,
+    *,
+    stored: dict[str, Any] | None = None,
+    common: dict[str, Any] = NARROW,
+    **config: Any,
+) -> Recipe:
+    """A recipe with few tokens; ``stored`` are arguments of Recipe itself."""
+    if "text_config" in config:
+        config["text_config"] = {**common, **config["text_config"]}
+    else:
+        config = {**common, **config}
+    return Recipe(model_class, config, **{"n_tokens": 24, **(stored or {})})
+
 
 RECIPES: dict[str, Recipe] = {
     "llama": Recipe("LlamaForCausalLM", _llama()),
@@ -145,6 +180,15 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 
+RECIPES |= {
+    name: _narrow(model_class, stored={"dtype": "float16", **stored}, common=DENSE_NARROW, **config)
+    for name, (model_class, config, stored) in DENSE.items()
+}
+RECIPES |= {
+    name: _narrow(model_class, stored={"dtype": "float16", **stored}, **config)
+    for name, (model_class, config, stored) in EXPERTS.items()
+}
+
 
 def make(recipe: Recipe, folder: Path, *, seed: int = 0) -> None:
     """Write one checkpoint into ``folder``, which is made."""
@@ -155,13 +199,46 @@ def make(recipe: Recipe, folder: Path, *, seed: int = 0) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape) * 0.1
-            is_norm = "norm" in name.lower() and name.endswith("weight")
+            is_norm = ("norm" in name.lower() or ".ln_" in name) and name.endswith("weight")
             parameter.copy_(1 + noise if is_norm else noise)
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(torch.randn(buffer.shape) * 0.1)
     model.to(getattr(torch, recipe.dtype))
-    model.save_pretrained(folder, max_shard_size=recipe.shard_size)
+    model.save_pretrained(
+        folder, max_shard_size=recipe.shard_size, save_original_format=recipe.original_format
+    )
+    if recipe.pooling:
+        _sentence_transformer(recipe, folder, model.config.hidden_size)
+    if recipe.packing:
+        PACKINGS[recipe.packing](folder)
     if recipe.old_rope:
         _write_old_rope(folder / "config.json")
     TOKENIZERS[recipe.tokenizer](folder)
+
+
+def _sentence_transformer(recipe: Recipe, folder: Path, width: int) -> None:
+    """modules.json, the pooling and the matrices, as sentence-transformers saves them."""
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    for i, rows in enumerate(recipe.dense):
+        name = f"{i + 2}_Dense"
+        modules.append(("Dense", name))
+        (folder / name).mkdir()
+        weights = {"linear.weight": torch.randn(rows, width) * 0.1}
+        safetensors.torch.save_file(weights, folder / name / "model.safetensors")
+        settings = {"in_features": width, "out_features": rows, "bias": False}
+        activation = "torch.nn.modules.linear.Identity"
+        _write_json(folder / name / "config.json", {**settings, "activation_function": activation})
+        width = rows
+    _write_json(
+        folder / "modules.json",
+        [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (kind, path) in enumerate([*modules, ("Normalize", "9_Normalize")])
+        ],
+    )
+    (folder / "1_Pooling").mkdir()
+    _write_json(folder / "1_Pooling" / "config.json", {f"pooling_mode_{recipe.pooling}": True})
 
 
 def _write_old_rope(path: Path) -> None:
@@ -258,14 +335,108 @@ def _wordpiece(folder: Path) -> None:
     )
 
 
+def _roberta(folder: Path) -> None:
+    """Byte-level BPE with RoBERTa's special tokens around every text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=N_VOCAB,
+        special_tokens=list(_ROBERTA_TOKENS.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("</s>", "<s>")]
+    tokenizer.post_processor = processors.RobertaProcessing(*ends, add_prefix_space=False)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    _write_json(
+        folder / "tokenizer_config.json", {"tokenizer_class": "RobertaTokenizer", **_ROBERTA_TOKENS}
+    )
+
+
+def _unigram(folder: Path) -> None:
+    """A unigram vocabulary with XLM-RoBERTa's special tokens around every text."""
+    from tokenizers import (
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
+
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Precompiled(_white_space_charsmap())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=N_VOCAB,
+        special_tokens=list(_ROBERTA_TOKENS.values()),
+        unk_token="<unk>",
+        show_progress=False,
+    )
+    # The trainer finds fewer pieces than were asked for: rows without a token, as in some models.
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    assert tokenizer.get_vocab_size() <= N_VOCAB
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ends
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    _write_json(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "XLMRobertaTokenizer", **_ROBERTA_TOKENS},
+    )
+
+
+_WHITE_SPACE = [
+    character for character in map(chr, range(0x10000)) if character.isspace() and character != " "
+]
+
+
+def _white_space_charsmap() -> bytes:
+    """SentencePiece's compiled form of a normalization that makes every white space a space."""
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2
+
+    with tempfile.TemporaryDirectory() as scratch:
+        rules, prefix = Path(scratch) / "rules.tsv", str(Path(scratch) / "tiny")
+        rules.write_text("".join(f"{ord(space):X}\t20\n" for space in _WHITE_SPACE))
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(CORPUS),
+            model_prefix=prefix,
+            vocab_size=100,
+            normalization_rule_tsv=str(rules),
+            minloglevel=2,
+        )
+        model = sentencepiece_model_pb2.ModelProto()
+        model.ParseFromString(Path(f"{prefix}.model").read_bytes())
+        return bytes(model.normalizer_spec.precompiled_charsmap)
+
+
 def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n")
 
 
+_ROBERTA_TOKENS = {
+    "bos_token": "<s>",
+    "pad_token": "<pad>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
+}
 TOKENIZERS: dict[str, Callable[[Path], None]] = {
     "bpe": _byte_level_bpe,
     "spm": _sentencepiece,
     "wordpiece": _wordpiece,
+    "roberta": _roberta,
+    "unigram": _unigram,
 }
 
 

@@ -14,12 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
 from make_checkpoints import RECIPES, make
+from packed_weights import unpacked
+from safetensors.torch import load_file
 
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
 N_TOKENS = 48
@@ -50,24 +53,41 @@ SENTENCES = [
 ]
 
 
-def reference(folder: Path, *, seed: int) -> None:
+def reference(folder: Path, *, seed: int, n_tokens: int = N_TOKENS) -> None:
     """Write reference.npz of one checkpoint."""
     config = json.loads((folder / "config.json").read_text())
-    model_class = getattr(transformers, config["architectures"][0])
-    model = model_class.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+    with tempfile.TemporaryDirectory() as scratch:
+        source = folder
+        if "quantization_config" in config:
+            source = unpacked(folder, Path(scratch) / "floats")
+        model_class = getattr(transformers, config["architectures"][0])
+        attention = (
+            {} if "Mamba" in config["architectures"][0] else {"attn_implementation": "eager"}
+        )
+        model = model_class.from_pretrained(source, dtype=torch.float32, **attention).eval()
     generator = np.random.default_rng(seed)
     # The tokenizers' last ids are ordinary tokens in all vocabularies.
-    tokens = generator.integers(8, 320, size=N_TOKENS)
+    tokens = generator.integers(8, 320, size=n_tokens)
     with torch.no_grad():
         ids = torch.from_numpy(tokens)[None]
-        if hasattr(model, "bert"):
-            hidden = model.bert(ids).last_hidden_state[0]
-            values = {"embedding": hidden.mean(dim=0).numpy()}
+        encoder = model.bert if hasattr(model, "bert") else model
+        if not hasattr(encoder, "lm_head"):
+            hidden = encoder(ids).last_hidden_state[0]
+            values = {"embedding": pooled(hidden, folder).numpy()}
         else:
             values = {"logits": model(ids).logits[0].numpy()}
     np.savez_compressed(folder / "reference.npz", tokens=tokens.astype(np.int32), **values)
+
+
+def pooled(hidden: torch.Tensor, folder: Path) -> torch.Tensor:
+    """The text's vector, not normalized: the mean, or as sentence-transformers' files say."""
+    path = folder / "1_Pooling" / "config.json"
+    settings = json.loads(path.read_text()) if path.exists() else {}
+    is_last = settings.get("pooling_mode_lasttoken", False)
+    vector = hidden[-1] if is_last else hidden.mean(dim=0)
+    for dense in sorted(folder.glob("*_Dense/model.safetensors")):
+        vector = load_file(dense)["linear.weight"] @ vector
+    return vector
 
 
 def minilm(folder: Path) -> None:
@@ -109,8 +129,8 @@ def main() -> None:
         folder = DATA / "parity" / name
         shutil.rmtree(folder, ignore_errors=True)
         make(RECIPES[name], folder, seed=seed)
-        reference(folder, seed=seed)
-        size = sum(path.stat().st_size for path in folder.iterdir())
+        reference(folder, seed=seed, n_tokens=RECIPES[name].n_tokens)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{name}: {size / 1000:.0f} kB")
 
 

@@ -15,6 +15,20 @@ if TYPE_CHECKING:
 NAME = "convert"
 
 
+def _list(wanted: bool) -> None:
+    """Print what can be converted, and stop."""
+    if not wanted:
+        return
+    from mofa_gguf.cli.output import columns_table, console, show
+    from mofa_gguf.convert import architectures
+
+    table = columns_table('"architectures" in config.json', "in llama.cpp")
+    for name, architecture in architectures().items():
+        table.add_row(name, architecture)
+    show(console(), table)
+    raise typer.Exit
+
+
 def run(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="A checkpoint folder, a hub id, or 'demo'.")
@@ -46,6 +60,12 @@ def run(
         ),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    list_known: Annotated[
+        bool,
+        typer.Option(
+            "--list", callback=_list, is_eager=True, help="List the architectures and stop."
+        ),
+    ] = False,
 ) -> None:
     """Convert a safetensors checkpoint to a quantized GGUF file."""
     from mofa_gguf.cli.output import print_json

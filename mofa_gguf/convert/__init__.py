@@ -44,8 +44,16 @@ __all__ = [
     "UnknownQuantization",
     "UnsupportedArchitecture",
     "VerificationError",
+    "architectures",
     "convert",
 ]
+
+
+def architectures() -> dict[str, str]:
+    """What can be converted: classes of transformers, each with llama.cpp's name of it."""
+    from mofa_gguf.convert.families import known
+
+    return {name: family.architecture for name, family in sorted(known().items())}
 
 
 def convert(

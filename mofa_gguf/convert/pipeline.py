@@ -109,7 +109,7 @@ def _all_metadata(
     """In the order of the file: what it is, how it computes, how it reads."""
     metadata = Metadata()
     metadata.update(model.metadata)
-    metadata.update(general_metadata(checkpoint, plan))
+    metadata.update(general_metadata(checkpoint, plan, vocabulary.metadata()))
     metadata.update(vocabulary.metadata())
     return metadata
 
@@ -176,7 +176,7 @@ def _report(
         tensors=tuple(
             TensorReport(
                 name=tensor.name,
-                source_name=", ".join(tensor.weights.sources),
+                source_name=_in_short(tensor.weights.sources),
                 shape=tensor.shape,
                 source_type=tensor.weights.dtype,
                 target_type=tensor.target.name,
@@ -194,3 +194,10 @@ def _report(
         seconds=stages.seconds,
         dry_run=order.dry_run,
     )
+
+
+def _in_short(names: tuple[str, ...]) -> str:
+    """The sources of a tensor; a stack of experts may have hundreds."""
+    if len(names) <= 2:
+        return ", ".join(names)
+    return f"{names[0]}, ..., {names[-1]} ({len(names)} tensors)"

@@ -13,6 +13,7 @@ from mofa_gguf.convert.safetensors_file import FLOAT_TYPES
 from mofa_gguf.convert.weights import Weights
 from mofa_gguf.engine.tensor_types import TYPES_BY_NAME, TensorType
 
+_BLOCK_TYPES = tuple(name for name, kind in TYPES_BY_NAME.items() if kind.block_size > 1)
 MAX_NAME_BYTES = 63  # GGML_MAX_NAME with its terminator
 
 
@@ -66,6 +67,12 @@ def make_plan(model: Model, quantization: Quantization) -> Plan:
     types = choose_types(shapes, quantization, model.traits)
     kept = model.half_precision.get(quantization.name, ())
     types |= {name: TYPES_BY_NAME["F16"] for name in types if any(part in name for part in kept)}
+    # What is in blocks already stays as it is: quantizing again would only lose.
+    types |= {
+        tensor.name: TYPES_BY_NAME[tensor.weights.dtype]
+        for tensor in model.tensors
+        if tensor.weights.dtype not in FLOAT_TYPES
+    }
     return Plan(
         quantization,
         tuple(
@@ -77,7 +84,7 @@ def make_plan(model: Model, quantization: Quantization) -> Plan:
 
 def _check(name: str, weights: Weights) -> None:
     problem = None
-    if weights.dtype not in FLOAT_TYPES:
+    if weights.dtype not in (*FLOAT_TYPES, *_BLOCK_TYPES):
         problem = f"has the type {weights.dtype}; weights must be {', '.join(FLOAT_TYPES)}"
     elif len(name.encode()) > MAX_NAME_BYTES or not 1 <= len(weights.shape) <= 4:
         problem = f"cannot become the GGUF tensor {name!r:.80}"

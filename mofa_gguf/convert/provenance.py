@@ -5,7 +5,10 @@ Nothing here depends on the time or the machine: the same input gives the same b
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import cast
 
 from mofa_gguf.convert.checkpoint import Checkpoint
 from mofa_gguf.convert.metadata import Metadata
@@ -15,11 +18,17 @@ _QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (0.0, "K"))
 
 
-def general_metadata(checkpoint: Checkpoint, plan: Plan) -> Metadata:
-    """The ``general.*`` keys and ours, ``mofa_gguf.*``."""
+# Where the name says Phi 3, llama.cpp looks these tokens up and fails without them
+# (src/llama-vocab.cpp, the attributes set by the model's name).
+_PHI3 = re.compile(r"(phi)-?3", re.IGNORECASE)
+_PHI3_TOKENS = frozenset(("</s>", "<unk>", "<s>", "<|endoftext|>"))
+
+
+def general_metadata(checkpoint: Checkpoint, plan: Plan, vocabulary: Metadata) -> Metadata:
+    """The ``general.*`` keys and ours, ``mofa_gguf.*``; ``vocabulary`` are the tokenizer's."""
     metadata = Metadata()
     metadata.string("general.type", "model")
-    metadata.string("general.name", checkpoint.folder.resolve().name)
+    metadata.string("general.name", model_name(checkpoint.folder.resolve().name, vocabulary))
     metadata.string("general.size_label", size_label(plan.n_parameters))
     metadata.uint32("general.file_type", plan.quantization.file_type)
     metadata.uint32("general.quantization_version", _QUANTIZATION_VERSION)
@@ -27,6 +36,15 @@ def general_metadata(checkpoint: Checkpoint, plan: Plan) -> Metadata:
     metadata.string("mofa_gguf.quantization", plan.quantization.name)
     metadata.string("mofa_gguf.source_sha256", checkpoint.fingerprint())
     return metadata
+
+
+def model_name(name: str, vocabulary: Metadata) -> str:
+    """``name``, spelled so that llama.cpp does not expect another vocabulary than it gets."""
+    if not _PHI3.search(name):
+        return name
+    tokens = vocabulary.get("tokenizer.ggml.tokens")
+    complete = tokens is not None and _PHI3_TOKENS.issubset(cast(Sequence[str], tokens.data))
+    return name if complete else _PHI3.sub(r"\1 3", name)
 
 
 def size_label(n_parameters: int) -> str:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mofa_gguf.convert.checkpoint import Checkpoint
 from mofa_gguf.convert.errors import BadTensor
+from mofa_gguf.convert.safetensors_file import SafetensorsFile
 
 Rows = npt.NDArray[Any]
 
@@ -71,6 +72,17 @@ def stored(checkpoint: Checkpoint, name: str) -> Weights:
         checkpoint.file_of(name),
         lambda: checkpoint.release(name),
     )
+
+
+def from_file(file: SafetensorsFile, name: str) -> Weights:
+    """A tensor of another file of the folder, which stays open as long as the recipe lives."""
+    tensor = file.tensors[name]
+    shape = tensor.shape
+
+    def read(start: int, stop: int) -> Rows:
+        return file.array(name).reshape(-1, shape[-1])[start:stop]
+
+    return Weights(shape, tensor.dtype, read, origin=file.path, release=lambda: file.release(name))
 
 
 def computed(values: npt.NDArray[np.float32]) -> Weights:
@@ -149,6 +161,50 @@ def rows_of_each(weights: Weights, order: npt.NDArray[np.intp]) -> Weights:
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     return replace(weights, shape=(*weights.shape[:-2], n_wanted, weights.shape[-1]), read=read)
+
+
+def columns(weights: Weights, wanted: slice) -> Weights:
+    """Of every row only the elements ``wanted``."""
+    n_wanted = len(range(*wanted.indices(weights.shape[-1])))
+
+    def read(start: int, stop: int) -> Rows:
+        return weights.read(start, stop)[:, wanted]
+
+    return replace(weights, shape=(*weights.shape[:-1], n_wanted), read=read)
+
+
+def plus(weights: Weights, constant: float) -> Weights:
+    """Every value plus ``constant``, as float32."""
+
+    def read(start: int, stop: int) -> Rows:
+        values = to_float32(weights.read(start, stop), weights.dtype)
+        summed: npt.NDArray[np.float32] = values + np.float32(constant)
+        return summed
+
+    return replace(weights, dtype="F32", read=read)
+
+
+def transposed(weights: Weights) -> Weights:
+    """Every matrix (the last two dimensions) with rows and columns exchanged."""
+    *stack, n_rows, n_columns = weights.shape
+
+    def read(start: int, stop: int) -> Rows:
+        pieces = []
+        for i in range(start // n_columns, (stop - 1) // n_columns + 1):
+            low, high = max(start - i * n_columns, 0), min(stop - i * n_columns, n_columns)
+            pieces.append(weights.read(i * n_rows, (i + 1) * n_rows)[:, low:high].T)
+        return np.ascontiguousarray(pieces[0]) if len(pieces) == 1 else np.concatenate(pieces)
+
+    return replace(weights, shape=(*stack, n_columns, n_rows), read=read)
+
+
+def mapped(weights: Weights, function: Callable[[Rows], Rows]) -> Weights:
+    """Every value as ``function`` makes it of a float32 array."""
+
+    def read(start: int, stop: int) -> Rows:
+        return function(to_float32(weights.read(start, stop), weights.dtype))
+
+    return replace(weights, dtype="F32", read=read)
 
 
 def to_float32(rows: Rows, dtype: str) -> npt.NDArray[np.float32]:

@@ -51,6 +51,15 @@ def test_a_dry_run_lists_every_tensor_and_writes_nothing(run: Run, checkpoint: P
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_the_architectures_are_listed_without_a_source(run: Run) -> None:
+    result = run("convert", "--list")
+    assert (result.code, result.err) == (0, "")
+    listed = dict(line.split() for line in result.out.splitlines() if "For" in line)
+    assert listed["LlamaForCausalLM"] == listed["MistralForCausalLM"] == "llama"
+    assert listed["PhiForCausalLM"] == "phi2"
+    assert list(listed) == sorted(listed)
+
+
 def test_without_verification_there_are_no_checks(run: Run, checkpoint: Path) -> None:
     result = run("convert", checkpoint, "-q", "Q8_0", "--no-verify", "--json")
     assert json.loads(result.out)["checks"] == []

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mofa_gguf.convert.checkpoint import open_checkpoint
+from mofa_gguf.convert.families import family_of
 from mofa_gguf.convert.families.base import Model, NamedWeights, Traits
 from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.mixture import choose_types, fitting, stays_float32
@@ -21,6 +23,12 @@ from mofa_gguf.convert.writer import write_gguf
 from mofa_gguf.engine.header import read_header
 from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.tensor_types import TYPES_BY_NAME
+from tests.convert.makers import PARITY
+
+# llama.cpp's quantizer takes no blocks that are quantized already; test_mxfp4.py holds those.
+FIXTURES = sorted(
+    path for path in PARITY.iterdir() if path.is_dir() and not path.name.endswith("mxfp4")
+)
 
 # Model shapes that llama.cpp's rules tell apart.
 SHAPES = {
@@ -29,7 +37,11 @@ SHAPES = {
     "70B": Traits("llama", 80, n_gqa=8, is_70b=True),
     "70B of another family": Traits("qwen2", 80, is_70b=True),
     "eight experts": Traits("llama", 17, n_gqa=2, n_experts=8),
+    "many experts": Traits("qwen3moe", 17, n_gqa=8, n_experts=16),
     "falcon": Traits("falcon", 18),
+    "fused matrices": Traits("phi3", 17, n_gqa=4),
+    "70B of OLMo": Traits("olmo", 80, is_70b=True),
+    "norms for each head": Traits("command-r", 64, n_gqa=4),
     "bert": Traits("bert", 6),
 }
 
@@ -68,13 +80,16 @@ def tensor_shapes(
         yield "output.weight", matrix
     experts = (traits.n_experts,) if traits.n_experts else ()
     suffix = "_exps" if experts else ""
-    parts = ("attn_qkv",) if traits.architecture == "falcon" else ("attn_q", "attn_k", "attn_v")
+    fused = traits.architecture in ("falcon", "phi3")
+    parts = ("attn_qkv",) if fused else ("attn_q", "attn_k", "attn_v")
     # Layers backwards: the rules must not depend on the order of the file.
     for i in reversed(range(traits.n_layers)):
         yield f"blk.{i}.attn_norm.weight", (row_length,)
         for part in (*parts, "attn_output"):
             yield f"blk.{i}.{part}.weight", matrix
         yield f"blk.{i}.attn_output.bias", (row_length,)
+        if traits.architecture == "command-r":
+            yield f"blk.{i}.attn_q_norm.weight", (8, 32)
         for part in ("ffn_down", "ffn_gate", "ffn_up"):
             yield f"blk.{i}.{part}{suffix}.weight", (*experts, *matrix)
         if experts:
@@ -129,11 +144,13 @@ def assert_equal(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None
     """Quantize a model both ways and compare; each model's F32 file is written once."""
     folder = tmp_path_factory.mktemp("mixtures")
     sources: dict[int, Path] = {}
+    models: list[Model] = []
 
     def compare(model: Model, quantization: str) -> None:
-        key = id(model)  # models are cached, so they live as long as their files
+        key = id(model)
         if key not in sources:
             sources[key] = write(model, "F32", folder / f"{key}.gguf")
+            models.append(model)  # so that nothing else gets its id
         file_type = QUANTIZATIONS[quantization].file_type
         theirs = contents(llama_quantize(sources[key], folder / "theirs", file_type))
         ours = contents(write(model, quantization, folder / "ours"))
@@ -151,6 +168,14 @@ def test_types_and_bytes_equal_those_of_llama_cpp(
     shape: str, quantization: str, assert_equal: Callable[..., None]
 ) -> None:
     assert_equal(model_of(SHAPES[shape]), quantization)
+
+
+@pytest.mark.parametrize("checkpoint", FIXTURES, ids=lambda path: path.name)
+def test_every_family_gets_the_types_of_llama_cpp(
+    checkpoint: Path, assert_equal: Callable[..., None]
+) -> None:
+    with open_checkpoint(checkpoint) as opened:
+        assert_equal(family_of(opened).read(), "Q4_K_M")
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)

@@ -12,7 +12,12 @@ from mofa_gguf.engine.logits import Probe
 from tests.convert.makers import PARITY
 
 FIXTURES = sorted(path for path in PARITY.iterdir() if path.is_dir())
-DECODERS = [path for path in FIXTURES if not path.name.startswith("bert")]
+ENCODERS = [path for path in FIXTURES if "embedding" in np.load(path / "reference.npz")]
+DECODERS = [path for path in FIXTURES if path not in ENCODERS]
+# llama.cpp rounds the inputs of four-bit blocks to 8 bits; test_mxfp4.py compares the blocks.
+WITH_BLOCKS = ("gpt-oss-mxfp4",)
+# llama.cpp looks GELU up in a table of 16-bit floats: its logits are less exact here.
+WITH_GELU = ("bloom", "falcon", "gemma", "gpt-neox", "gpt2", "phi", "starcoder2")
 
 
 @pytest.mark.parametrize("checkpoint", DECODERS, ids=lambda path: path.name)
@@ -21,12 +26,18 @@ def test_logits_agree_at_every_position(checkpoint: Path, tmp_path: Path) -> Non
     report = convert(checkpoint, tmp_path / "model.gguf", "F32", threads=1)
     with Probe(report.output, n_threads=1) as probe:
         logits = probe.logits(reference["tokens"].tolist())
-    np.testing.assert_allclose(logits, reference["logits"], atol=1e-3, rtol=0)
-    assert (logits.argmax(axis=1) == reference["logits"].argmax(axis=1)).all()
+    expected = reference["logits"]
+    tolerance = 1e-2 if checkpoint.name.startswith(WITH_GELU) else 1e-3
+    in_blocks = checkpoint.name in WITH_BLOCKS
+    np.testing.assert_allclose(logits, expected, atol=0.1 if in_blocks else tolerance, rtol=0)
+    assert (logits.argmax(axis=1) == expected.argmax(axis=1)).all()
+    lengths = np.linalg.norm(logits, axis=1) * np.linalg.norm(expected, axis=1)
+    least = 0.999 if in_blocks else 0.9999
+    assert ((logits * expected).sum(axis=1) / lengths > least).all()
 
 
-def test_the_embedding_of_an_encoder_agrees(tmp_path: Path) -> None:
-    checkpoint = PARITY / "bert-masked-lm"
+@pytest.mark.parametrize("checkpoint", ENCODERS, ids=lambda path: path.name)
+def test_the_embedding_of_an_encoder_agrees(checkpoint: Path, tmp_path: Path) -> None:
     reference = np.load(checkpoint / "reference.npz")
     report = convert(checkpoint, tmp_path / "model.gguf", "F32", threads=1)
     with Probe(report.output, n_threads=1) as probe:

@@ -38,7 +38,8 @@ class Rule:
     layers of that kind (:meth:`Family.kinds`).
 
     ``{e}`` in ``source`` stands for an expert's number: the experts' tensors, ``shape`` each, are
-    stacked under a new first dimension. Several rules may take parts of the same source.
+    stacked under a new first dimension (``stack`` names it where it counts something else).
+    Several rules may take parts of the same source.
     """
 
     source: str
@@ -48,6 +49,7 @@ class Rule:
     flag: str | None = None
     optional: bool = False
     kind: str | None = None
+    stack: str = "experts"
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ class Family(ABC):
         for rule, source, target in self._expanded(dimensions["layers"]):
             names = [source]
             if "{e}" in source:
-                names = [source.format(e=expert) for expert in range(dimensions["experts"])]
+                names = [source.format(e=expert) for expert in range(dimensions[rule.stack])]
             missing = next((name for name in names if name not in available), None)
             if missing is None:
                 parts = [self._weights(rule, available[name], dimensions) for name in names]
@@ -217,8 +219,12 @@ class Family(ABC):
                             source = each.source.format(i=i, e="{e}")
                             yield each, source, each.target.format(i=i)
 
+    def source_weights(self, name: str) -> Weights:
+        """What is stored under a name, together with what belongs to it (scales)."""
+        return read_stored(self.checkpoint, name)
+
     def _weights(self, rule: Rule, name: str, dimensions: Dimensions) -> Weights:
-        weights = read_stored(self.checkpoint, name)
+        weights = self.source_weights(name)
         expected = tuple(dimensions[size] for size in rule.shape)
         if weights.shape != expected:
             raise BadTensor(

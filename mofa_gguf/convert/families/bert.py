@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from mofa_gguf.convert.checkpoint import inside
-from mofa_gguf.convert.config import Config, read_json
-from mofa_gguf.convert.errors import CheckpointError
 from mofa_gguf.convert.families import register
 from mofa_gguf.convert.families.base import (
     MAX_LAYERS,
@@ -21,14 +18,9 @@ from mofa_gguf.convert.families.base import (
     Family,
     Rule,
 )
+from mofa_gguf.convert.families.sentence_transformers import read_sentence_transformer
 from mofa_gguf.convert.metadata import Metadata
 
-# llama.h, enum llama_pooling_type; sentence-transformers' names, old flags and new values.
-_POOLING = {
-    "mean": ("pooling_mode_mean_tokens", 1),
-    "cls": ("pooling_mode_cls_token", 2),
-    "lasttoken": ("pooling_mode_lasttoken", 3),
-}
 _LAYER = "encoder.layer.{i}"
 
 
@@ -60,7 +52,7 @@ class Bert(Family):
     half_precision: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "Q8_0": ("attn_v.weight", "ffn_up.weight")
     }
-    rules = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule("embeddings.word_embeddings.weight", "token_embd.weight", ("vocab", "embd")),
         Rule(
             "embeddings.position_embeddings.weight", "position_embd.weight", ("positions", "embd")
@@ -112,62 +104,24 @@ class Bert(Family):
         """The keys that llama.cpp's BERT loader asks for."""
         self._demand("hidden_act", "gelu")
         self._demand("position_embedding_type", "absolute")
+        self.encoder_keys(metadata, dimensions)
+
+    def encoder_keys(self, metadata: Metadata, dimensions: Dimensions) -> None:
+        """What every BERT's loader asks for, and how vectors are pooled."""
         metadata.uint32(self.key("block_count"), dimensions["layers"])
         metadata.uint32(self.key("context_length"), dimensions["positions"])
         metadata.uint32(self.key("embedding_length"), dimensions["embd"])
         metadata.uint32(self.key("feed_forward_length"), dimensions["ff"])
         metadata.uint32(self.key("attention.head_count"), dimensions["heads"])
-        epsilon = self.config.number("layer_norm_eps", default=1e-12, minimum=0)
+        epsilon = self.config.number(
+            "layer_norm_eps", "layer_norm_epsilon", default=1e-12, minimum=0
+        )
         metadata.float32(self.key("attention.layer_norm_epsilon"), epsilon)
         metadata.boolean(self.key("attention.causal"), False)
         metadata.uint32("tokenizer.ggml.token_type_count", dimensions["types"])
-        self._sentence_transformer(metadata)
+        read_sentence_transformer(self.checkpoint).write(metadata, self.architecture)
 
     def _demand(self, name: str, value: str) -> None:
         found = self.config.string(name, default=value)
         if found != value:
             raise self.config.fail(name, f"must be {value!r} for llama.cpp, not {found!r}")
-
-    def _sentence_transformer(self, metadata: Metadata) -> None:
-        """Pooling, and the length that texts are cut to, where the folder says them."""
-        pooling = self._pooling_folder()
-        if pooling is not None:
-            settings = self.checkpoint.optional_json(pooling, "config.json")
-            if settings is None:
-                raise CheckpointError(self.checkpoint.folder, f"{pooling}/config.json is missing")
-            metadata.uint32(self.key("pooling_type"), _pooling_type(settings))
-        limits = self.checkpoint.optional_json("sentence_bert_config.json")
-        if limits is not None and "max_seq_length" in limits:
-            # Not a key of llama.cpp: sentence-transformers cuts texts here, below the context.
-            metadata.uint32("mofa_gguf.max_sequence_length", limits.integer("max_seq_length"))
-
-    def _pooling_folder(self) -> str | None:
-        """Where modules.json keeps the pooling's settings.
-
-        Raises CheckpointError for modules that change vectors in ways llama.cpp cannot.
-        """
-        path = inside(self.checkpoint.folder, "modules.json")
-        if not path.exists():
-            return None
-        modules = read_json(path)
-        if not isinstance(modules, list):
-            raise CheckpointError(path, "is no list of modules")
-        folder: str | None = None
-        for module in modules:
-            section = Config(module if isinstance(module, dict) else {}, path)
-            kind = section.string("type", default="").rpartition(".")[2]
-            if kind == "Pooling":
-                folder = section.string("path", default="1_Pooling")
-            elif kind not in ("Transformer", "Normalize"):
-                raise CheckpointError(
-                    path, f"has a module {kind!r:.40}, which llama.cpp cannot apply to a BERT"
-                )
-        return folder
-
-
-def _pooling_type(settings: Config) -> int:
-    named = settings.string("pooling_mode", default="")
-    for name, (flag, number) in _POOLING.items():
-        if named == name or settings.boolean(flag, default=False):
-            return number
-    raise CheckpointError(settings.path, f"the pooling must be one of {', '.join(_POOLING)}")

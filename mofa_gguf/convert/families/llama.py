@@ -6,6 +6,8 @@ reordered (:func:`~.decoder.paired_rotation`).
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from mofa_gguf.convert.families import register
 from mofa_gguf.convert.families.base import Dimensions, Rule
 from mofa_gguf.convert.families.decoder import (
@@ -29,7 +31,8 @@ class Llama(Decoder):
 
     architecture = "llama"
     takes_frequency_factors = True
-    rules = (
+    takes_longrope = True
+    rules: ClassVar[tuple[Rule, ...]] = (
         *EMBEDDINGS,
         *TWO_NORMS,
         Rule(f"{_ATTENTION}.q_proj.weight", "blk.{i}.attn_q.weight", ("q", "embd"), _QUERY),
@@ -58,12 +61,7 @@ class Llama(Decoder):
         super().hyperparameters(metadata, dimensions)
         metadata.uint32(self.key("rope.dimension_count"), dimensions["head_dim"])
         metadata.uint32(self.key("vocab_size"), dimensions["vocab"])
-        window = self.config.values.get("sliding_window")
-        if isinstance(window, int) and window < self.n_context:
-            self.warnings.append(
-                f"the checkpoint attends to the last {window} tokens only and llama.cpp to all: "
-                "longer texts will come out differently"
-            )
+        self.warn_of_window()
 
     def is_70b(self, dimensions: Dimensions) -> bool:
         """80 layers with grouped queries."""

@@ -28,10 +28,10 @@ class Rope:
     theta: float
     settings: Config
     n_context: int
-    rotated_part: float = 1.0
+    rotated_part: float
     """How much of a head is rotated: 0 to 1."""
-    n_original: int | None = None
-    """Tokens before the context was stretched, where config.json says it outside the settings."""
+    n_original: int
+    """The context before it was stretched, where the settings themselves do not say it."""
 
     def write(self, metadata: Metadata, architecture: str) -> list[str]:
         """Set llama.cpp's keys; returns warnings. Raises CheckpointError for unknown kinds."""
@@ -64,8 +64,7 @@ class Rope:
 
     @property
     def _n_original_context(self) -> int:
-        default = self.n_context if self.n_original is None else self.n_original
-        return self.settings.integer("original_max_position_embeddings", default=default)
+        return self.settings.integer("original_max_position_embeddings", default=self.n_original)
 
     def _write_yarn(self, metadata: Metadata, prefix: str) -> None:
         factor = self._factor
@@ -81,9 +80,7 @@ class Rope:
 
     def _write_longrope(self, metadata: Metadata, prefix: str) -> list[str]:
         n_original = self._n_original_context
-        factor = self.settings.number(
-            "factor", default=self.n_context / n_original, minimum=1e-6
-        )
+        factor = self.settings.number("factor", default=self.n_context / n_original, minimum=1e-6)
         # LongRoPE's own factor (arXiv:2402.13753, 3.2), as transformers takes it.
         attention_factor = (
             math.sqrt(1 + math.log(factor) / math.log(n_original))
@@ -107,9 +104,7 @@ class Rope:
             return {}
         return {
             f"rope_factors_{length}.weight": np.array(
-                self.settings.numbers(
-                    f"{length}_factor", length=n_rotated // 2, minimum=1e-6
-                ),
+                self.settings.numbers(f"{length}_factor", length=n_rotated // 2, minimum=1e-6),
                 dtype=np.float32,
             )
             for length in ("long", "short")
@@ -127,6 +122,11 @@ class Rope:
             self.settings.number("beta_fast", default=fast, minimum=1e-6),
             self.settings.number("beta_slow", default=slow, minimum=1e-6),
         )
+
+    @property
+    def attention_factor(self) -> float:
+        """What YaRN multiplies sines and cosines by."""
+        return self._attention_factor(self._factor)
 
     def _attention_factor(self, factor: float) -> float:
         if "attention_factor" in self.settings:
@@ -208,9 +208,8 @@ def read_rope(config: Config, n_context: int, *, layers: str | None = None) -> R
                 "rope_parameters", "differ from layer to layer, which is not known here"
             )
         settings = settings.section(layers) or Config({}, config.path)
-    theta = settings.number(
-        "rope_theta", default=config.number("rope_theta", default=DEFAULT_THETA, minimum=1e-6)
-    )
+    default_theta = config.number("rope_theta", default=DEFAULT_THETA, minimum=1e-6)
+    theta = settings.number("rope_theta", default=default_theta, minimum=1e-6)
     partial = settings.number(
         "partial_rotary_factor", default=config.number("partial_rotary_factor", default=1.0)
     )
@@ -218,6 +217,4 @@ def read_rope(config: Config, n_context: int, *, layers: str | None = None) -> R
         raise config.fail("partial_rotary_factor", f"must be above 0 and at most 1, not {partial}")
     kind = settings.string("rope_type", "type", default="default")
     n_original = config.integer("original_max_position_embeddings", default=n_context)
-    return Rope(
-        _RENAMED_KINDS.get(kind, kind), theta, settings, n_context, partial, n_original
-    )
+    return Rope(_RENAMED_KINDS.get(kind, kind), theta, settings, n_context, partial, n_original)

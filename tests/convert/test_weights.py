@@ -1,0 +1,97 @@
+"""Stacks, parts and turned matrices read piece by piece give what numpy gives for the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mofa_gguf.convert.errors import BadTensor
+from mofa_gguf.convert.weights import (
+    Weights,
+    columns,
+    computed,
+    mapped,
+    rows_of_each,
+    stacked,
+    transposed,
+)
+
+Array = npt.NDArray[np.float32]
+
+
+def numbers(*shape: int) -> Array:
+    return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+
+
+def assert_reads_as(weights: Weights, expected: Array) -> None:
+    """In one piece, row by row, and in pieces that cross every border."""
+    assert weights.shape == expected.shape
+    rows = expected.reshape(-1, expected.shape[-1])
+    assert weights.n_rows == len(rows)
+    for step in (1, 3, 5, len(rows)):
+        for start in range(0, len(rows), step):
+            stop = min(start + step, len(rows))
+            np.testing.assert_array_equal(weights.read(start, stop), rows[start:stop])
+
+
+CASES: dict[str, tuple[Callable[[Weights], Weights], Callable[[Array], Array]]] = {
+    "upper rows": (
+        lambda w: rows_of_each(w, np.arange(3)),
+        lambda a: a[:, :3],
+    ),
+    "lower rows": (
+        lambda w: rows_of_each(w, np.arange(3, 6)),
+        lambda a: a[:, 3:],
+    ),
+    "every second row": (
+        lambda w: rows_of_each(w, np.arange(1, 6, 2)),
+        lambda a: a[:, 1::2],
+    ),
+    "turned": (transposed, lambda a: a.swapaxes(1, 2)),
+    "every second row of the turned": (
+        lambda w: rows_of_each(transposed(w), np.arange(0, 4, 2)),
+        lambda a: a.swapaxes(1, 2)[:, ::2],
+    ),
+    "every second column": (lambda w: columns(w, slice(1, None, 2)), lambda a: a[..., 1::2]),
+    "squared": (lambda w: mapped(w, np.square), np.square),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_parts_of_a_stack(name: str) -> None:
+    take, expected = CASES[name]
+    values = numbers(3, 6, 4)
+    assert_reads_as(take(computed(values)), expected(values))
+    assert_reads_as(take(stacked([computed(matrix) for matrix in values])), expected(values))
+
+
+def test_a_stack_of_vectors_is_a_matrix() -> None:
+    values = numbers(3, 4)
+    assert_reads_as(stacked([computed(row) for row in values]), values)
+
+
+def test_a_stack_lets_each_part_go_when_it_was_read() -> None:
+    gone: list[int] = []
+    parts = [
+        Weights(
+            (2, 4), "F32", computed(numbers(2, 4)).read, (str(i),), None, lambda i=i: gone.append(i)
+        )
+        for i in range(3)
+    ]
+    whole = stacked(parts)
+    whole.read(0, 1)
+    assert gone == []
+    whole.read(1, 3)
+    assert gone == [0]
+    whole.read(3, 6)
+    assert gone == [0, 1, 2]
+
+
+def test_tensors_of_different_types_make_no_stack() -> None:
+    halves = Weights((2, 4), "F16", computed(numbers(2, 4)).read, ("second",))
+    floats = Weights((2, 4), "F32", computed(numbers(2, 4)).read, ("first",))
+    with pytest.raises(BadTensor, match="'first'"):
+        stacked([floats, halves])
