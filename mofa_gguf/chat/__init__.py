@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from mofa_gguf.chat.answer import CallIds
 from mofa_gguf.chat.errors import (
+    CallsNotDescribable,
     TemplateError,
     TemplateFailed,
     TemplateRefused,
@@ -25,6 +26,7 @@ from mofa_gguf.chat.template import ChatTemplate
 __all__ = [
     "Call",
     "CallIds",
+    "CallsNotDescribable",
     "ChatTemplate",
     "OutputParser",
     "RenderLimits",

@@ -85,7 +85,7 @@ class Answer:
             self._news.append(ChunkDelta(reasoning_content=certain))
 
     def after_reasoning(self) -> None:
-        """The reasoning is over; content follows."""
+        """Content begins here, whatever white space stood in front of it."""
         self._content = _Text(strip_start=True)
 
     def content(self, text: str) -> None:

@@ -19,6 +19,11 @@ Reading = Generator[None, None, T]
 
 WHITESPACE = " \t\r\n"
 
+NUMBER = "{number}"
+"""Stands for digits in the texts of a format."""
+
+_DIGIT = re.compile(r"[0-9]")
+
 # Outside of JSON's strings: a bracket, a quote, or a character that JSON does not have there.
 _STRUCTURE = re.compile(r'[\[\]{}"]|[^ \t\r\n0-9,:+\-.eEtrufalsn]')
 _IN_STRING = re.compile(r'["\\]')
@@ -104,6 +109,47 @@ class Cursor:
             if self.ahead:
                 break
         return "".join(pieces)
+
+    def expect(self, text: str) -> Reading[bool]:
+        """Read ``text``, whatever white space stands around and between its words.
+
+        ``{number}`` in it stands for digits. False as soon as something else comes.
+        """
+        for word in text.split():
+            yield from self.whitespace()
+            before, number, after = word.partition(NUMBER)
+            if before and not (yield from self.match(before)):
+                return False
+            if number and not (yield from self.word(_DIGIT)):
+                return False
+            if after and not (yield from self.match(after)):
+                return False
+        return True
+
+    def until(self, end: str, *followers: str) -> Reading[str | None]:
+        """Read text and the first ``end`` behind it; returns the text, None when there is no end.
+
+        With ``followers``, only an end counts that one of them follows, or white space and the end
+        of everything: text between tags is not escaped and may hold the closing tag.
+        """
+        pieces: list[str] = []
+        while True:
+            at = self.ahead.find(end)
+            if at < 0:
+                if self.final:
+                    return None
+                pieces.append(self.take(len(self.ahead) - held_back(self.ahead, (end,))))
+                yield
+                continue
+            tail = self.ahead[at + len(end) :].lstrip(WHITESPACE)
+            if not followers or tail.startswith(followers) or (self.final and not tail):
+                pieces.append(self.take(at))
+                self.take(len(end))
+                return "".join(pieces)
+            if not self.final and any(follower.startswith(tail) for follower in followers):
+                yield
+                continue
+            pieces.append(self.take(at + 1))
 
     def rest(self) -> Reading[str]:
         """Read everything up to the end of the text."""

@@ -5,7 +5,8 @@ TemplateError
 ├── TemplateRefused      the template itself refuses the conversation (``reason``: its own words)
 ├── TemplateFailed       the template stumbled over the conversation (``line``)
 ├── TemplateTooCostly    rendering needs more time or memory than it may have (``limit``)
-└── UnsupportedContent   an image, audio or video for a model without the sense (``kind``)
+├── UnsupportedContent   an image, audio or video for a model without the sense (``kind``)
+└── CallsNotDescribable  no grammar says how a call of these tools must look (``what``)
 """
 
 from __future__ import annotations
@@ -59,3 +60,13 @@ class UnsupportedContent(TemplateError):
             f"a message carries {kind} content and this model's chat template takes none; send text"
         )
         self.kind = kind
+
+
+class CallsNotDescribable(TemplateError):
+    """Calls in this model's form, or a tool's arguments, cannot be written down as a grammar."""
+
+    def __init__(self, what: str, *, tool: str | None = None) -> None:
+        where = "" if tool is None else f" of tool {tool!r}"
+        super().__init__(f"a call cannot be forced: {what}{where}; use tool_choice 'auto'")
+        self.what = what
+        self.tool = tool

@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from mofa_gguf.chat.answer import Answer, CallIds, ids_for
 from mofa_gguf.chat.cursor import WHITESPACE, Cursor, Reading, first_marker, held_back
-from mofa_gguf.chat.formats import CallReader, ToolCallFormat
+from mofa_gguf.chat.formats import CallReader, Schemas, ToolCallFormat
 from mofa_gguf.chat.reasoning import ReasoningTags
 from mofa_gguf.contract import ChatMessage, ChunkDelta
 
@@ -23,14 +23,17 @@ class OutputParser:
     ``call_format`` is None when no tool calls are looked for. ``tool_names`` are the tools that
     were offered, None when not known. ``reasoning`` are the tags that may begin the answer,
     ``opened`` those that the prompt opened already. ``turn_ends`` are the texts that end an
-    assistant's turn in this template; at the answer's end they are dropped.
+    assistant's turn in this template; at the answer's end they are dropped. ``schemas`` are those
+    of the tools' arguments. ``marks`` is the format whose texts around an answer are dropped.
     """
 
     def __init__(
         self,
         *,
         call_format: ToolCallFormat | None = None,
+        marks: ToolCallFormat | None = None,
         tool_names: Collection[str] | None = None,
+        schemas: Schemas | None = None,
         reasoning: tuple[ReasoningTags, ...] = (),
         opened: ReasoningTags | None = None,
         turn_ends: tuple[str, ...] = (),
@@ -42,7 +45,16 @@ class OutputParser:
         self._turn_ends = turn_ends
         self._cursor = Cursor()
         self._answer = Answer(ids or ids_for(None))
-        self._calls = CallReader(self._cursor, report=self._answer.call, tool_names=tool_names)
+        self._calls = CallReader(
+            self._cursor,
+            report=self._answer.call,
+            think=self._answer.reasoning,
+            tool_names=tool_names,
+            schemas=schemas,
+        )
+        marks = marks or call_format
+        self._leads = marks.leads if marks is not None else ()
+        self._dropped = marks.dropped if marks is not None else ()
         self._reading = self._read()
         self._message: ChatMessage | None = None
         self.final_deltas: list[ChunkDelta] = []
@@ -73,13 +85,16 @@ class OutputParser:
 
     def _read(self) -> Reading[None]:
         yield from self._read_reasoning()
+        yield from self._read_lead()
         if self._format is not None and self._format.read_bare is not None:
             yield from self._read_calls(self._format.read_bare(self._calls))
         while True:
             marker = yield from self._read_content()
             if marker is None:
                 return
-            if marker in self._turn_ends:
+            if marker in self._dropped:
+                self._cursor.mark()
+            elif marker in self._turn_ends:
                 yield from self._read_turn_end()
             elif self._format is not None:
                 yield from self._read_calls(self._format.read(self._calls, marker))
@@ -92,7 +107,11 @@ class OutputParser:
         if repeated is not None:
             opened = next(tags for tags in self._reasoning if tags.open == repeated)
         if opened is None:
-            self._answer.content(space)
+            # Where there is nothing to close, a closing tag says that there is no reasoning.
+            if (yield from cursor.match(*(tags.close for tags in self._reasoning))):
+                yield from cursor.whitespace()
+            else:
+                self._answer.content(space)
         else:
             while (marker := (yield from self._next_piece(opened.close))) is not None:
                 if marker == opened.close:
@@ -101,10 +120,15 @@ class OutputParser:
             self._answer.after_reasoning()
         cursor.mark()
 
+    def _read_lead(self) -> Reading[None]:
+        if self._leads and (yield from self._cursor.match(*self._leads)):
+            self._answer.after_reasoning()
+            self._cursor.mark()
+
     def _read_content(self) -> Reading[str | None]:
         """Content up to the next marker, which is returned; None at the end."""
         openers = self._format.openers if self._format is not None else ()
-        markers = (*openers, *self._turn_ends)
+        markers = (*openers, *self._dropped, *self._turn_ends)
         while (piece := (yield from self._next_piece(*markers))) is not None:
             if piece in markers:
                 return piece
@@ -120,6 +144,10 @@ class OutputParser:
             n_held = 0 if cursor.final or found else held_back(cursor.ahead, markers)
             n = found[0] if found else len(cursor.ahead) - n_held
             if found and n == 0:
+                longer = (m for m in markers if len(m) > len(cursor.ahead))
+                if not cursor.final and any(m.startswith(cursor.ahead) for m in longer):
+                    yield
+                    continue
                 return cursor.take(len(found[1]))
             if n > 0:
                 return cursor.take(n)
@@ -144,7 +172,7 @@ def is_turn_end(text: str) -> bool:
     brackets = text[:1] + text[-1:]
     return (
         len(text) > 2
-        and brackets in ("<>", "[]")
-        and text.count(text[0]) == 1
+        and brackets in ("<>", "[]", "[[")
+        and text.count(text[0]) == (2 if brackets == "[[" else 1)
         and not set(text) & set(WHITESPACE)
     )

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from os.path import commonprefix  # character by character, which is what is wanted here
 from typing import Any, Literal
 
+from mofa_gguf.chat.derive import derive
 from mofa_gguf.chat.errors import TemplateError, TemplateTooCostly
 from mofa_gguf.chat.formats import FORMATS, ToolCallFormat
 from mofa_gguf.chat.messages import Message
@@ -83,9 +85,16 @@ def probe(program: TemplateProgram) -> Findings:
 class _Probe:
     def __init__(self, program: TemplateProgram) -> None:
         self._program = program
+        self._rendered: dict[str, str | None] = {}
 
     def _render(self, *messages: Message, tools: bool = False, prompt: bool = False) -> str | None:
         """The rendering, or None when the template does not take the conversation."""
+        key = json.dumps([messages, tools, prompt])
+        if key not in self._rendered:
+            self._rendered[key] = self._rendering(*messages, tools=tools, prompt=prompt)
+        return self._rendered[key]
+
+    def _rendering(self, *messages: Message, tools: bool, prompt: bool) -> str | None:
         try:
             return self._program.render(
                 list(messages), tools=[_TOOL] if tools else None, add_generation_prompt=prompt
@@ -95,6 +104,16 @@ class _Probe:
         except TemplateError:
             return None
 
+    @cached_property
+    def _tags(self) -> tuple[ReasoningTags, ...]:
+        thinking = {"reasoning_content": _TEXT, "thinking": _TEXT}
+        prompt = self._render(_USER, tools=True, prompt=True)
+        answered = [
+            self._render(_USER, {**_call_message(form), **thinking}, tools=True)
+            for form in (_ARGUMENTS, json.dumps(_ARGUMENTS))
+        ]
+        return tags_in(self._program.source, "".join(filter(None, [prompt, *answered])))
+
     def findings(self) -> Findings:
         form = self._arguments_form()
         arguments: object = (
@@ -102,7 +121,7 @@ class _Probe:
         )
         takes_tools = _NAME in (self._render(_USER, tools=True) or "")
         call_format = self._call_format(arguments) if takes_tools else None
-        reasoning = tags_in(self._program.source)
+        reasoning = self._tags
         prompt = self._render(_USER, prompt=True)
         opened = opened_by(prompt, reasoning) if prompt is not None else None
         return Findings(
@@ -183,14 +202,49 @@ class _Probe:
         return text is not None and _RESULT in text
 
     def _call_format(self, arguments: object) -> ToolCallFormat | None:
-        for call_format in FORMATS:
-            if self._reads_back(call_format, arguments, n_calls=1):
-                return call_format
+        found = [each for each in FORMATS if self._reads_back(each, arguments, n_calls=1)]
+        if found:
+            # Several may read the calls; the template's own leaves nothing over and writes alike.
+            rendered = self._render(_USER, _call_message(arguments), tools=True) or ""
+            return min(found, key=lambda each: self._strangeness(each, arguments, rendered))
+        derived = self._derived(arguments)
+        if derived is not None:
+            return derived
         # Templates that tell the format but do not render calls of earlier turns.
         described = self._render(_USER, tools=True) or ""
         silent = _VALUE not in (self._render(_USER, _call_message(arguments), tools=True) or "")
-        matching = (f for f in FORMATS if f.openers[0] in described and f.read_bare is None)
-        return next(matching, None) if silent else None
+        matching = [f for f in FORMATS if f.read_bare is None and f.is_told_of(described)]
+        if not silent or not matching:
+            return None
+        return min(matching, key=lambda f: sum(mark not in described for mark in f.markers))
+
+    def _strangeness(
+        self, call_format: ToolCallFormat, arguments: object, rendered: str
+    ) -> tuple[int, int]:
+        message = self._read_back(call_format, arguments)
+        content = message.content if message is not None else None
+        unwritten = sum(text not in rendered for text in call_format.spelling)
+        return len(content) if isinstance(content, str) else 0, unwritten
+
+    def _derived(self, arguments: object) -> ToolCallFormat | None:
+        """A format made from the difference that a call makes, if it reads its own probes."""
+        prompt = self._render(_USER, tools=True, prompt=True)
+        if prompt is None:
+            return None
+        renderings = (
+            self._render(_USER, _call_message(arguments, n_calls=n), tools=True) for n in (1, 2)
+        )
+        texts = [None if whole is None else self._answer(prompt, whole) for whole in renderings]
+        plain = self._render(_USER, {"role": "assistant", "content": _TEXT}, tools=True)
+        if texts[0] is None or plain is None:
+            return None
+        tail = plain[plain.rindex(_TEXT) + len(_TEXT) :] if _TEXT in plain else ""
+        derived = derive(texts[0], texts[1], name=_NAME, arguments=_ARGUMENTS, tail=tail)
+        if derived is None or not self._reads_back(derived, arguments, n_calls=1):
+            return None
+        if texts[1] not in (None, texts[0]) and not self._reads_back(derived, arguments, n_calls=2):
+            return None
+        return derived
 
     def _reads_back(self, call_format: ToolCallFormat, arguments: object, *, n_calls: int) -> bool:
         """Whether the format finds in the rendered answer the very calls that were put in."""
@@ -208,16 +262,22 @@ class _Probe:
         whole = self._render(_USER, _call_message(arguments, n_calls=n_calls), tools=True)
         if prompt is None or whole is None:
             return None
-        start = commonprefix([prompt, whole])  # noqa: RUF071
-        tags = tags_in(self._program.source)
+        tags = self._tags
+        answer = self._answer(prompt, whole, *call_format.openers, *call_format.dropped)
         parser = OutputParser(
             call_format=call_format,
             tool_names={_NAME},
+            schemas={_NAME: _TOOL["function"]["parameters"]},
             reasoning=tags,
-            opened=opened_by(start, tags),
+            opened=opened_by(whole[: len(whole) - len(answer)], tags),
         )
-        parser.feed(whole[len(start) :])
+        parser.feed(answer)
         return parser.finish()
+
+    def _answer(self, prompt: str, whole: str, *marks: str) -> str:
+        tags = self._tags
+        marks += tuple(mark for pair in tags for mark in (pair.open, pair.close))
+        return whole[answer_start(prompt, whole, marks) :]
 
     def _turn_ends(self, call_format: ToolCallFormat | None, arguments: object) -> tuple[str, ...]:
         """The tokens behind an assistant's text and behind its calls, as the template writes it."""
@@ -233,6 +293,19 @@ class _Probe:
         return tuple(end for end in ends if is_turn_end(end))
 
 
+def answer_start(prompt: str, whole: str, marks: Sequence[str]) -> int:
+    """Where the answer begins in a conversation that was rendered with it.
+
+    That is where it leaves the prompt, or at the beginning of a mark that both begin alike.
+    """
+    start = len(commonprefix([prompt, whole]))  # noqa: RUF071
+    longest = max(map(len, marks), default=0)
+    for n in range(min(longest, start), 0, -1):
+        if any(len(mark) > n and whole.startswith(mark, start - n) for mark in marks):
+            return start - n
+    return start
+
+
 def _call_message(arguments: object, *, n_calls: int = 1) -> Message:
     calls = [
         {"id": call_id, "type": "function", "function": {"name": _NAME, "arguments": arguments}}
@@ -244,11 +317,3 @@ def _call_message(arguments: object, *, n_calls: int = 1) -> Message:
 def _shows_python(text: str, word: str) -> bool:
     """Whether a word stands in a text as Python prints it inside a list or dictionary."""
     return f"'{word}'" in text
-
-
-def tool_names(tools: Sequence[dict[str, Any]] | None) -> frozenset[str] | None:
-    """The names of tools as a template sees them."""
-    if tools is None:
-        return None
-    functions = (tool.get("function", tool) for tool in tools)
-    return frozenset(str(f["name"]) for f in functions if isinstance(f, dict) and "name" in f)

@@ -26,6 +26,7 @@ class TemplateProgram:
     """One Jinja chat template, compiled. Safe to use from several threads.
 
     ``constants`` are variables that every rendering gets, such as ``bos_token``.
+    ``growing_lists`` lets the template append text to lists, which transformers forbids.
     Raises TemplateSyntax when the template cannot be compiled.
     """
 
@@ -36,13 +37,14 @@ class TemplateProgram:
         constants: Mapping[str, object],
         limits: RenderLimits,
         now: Callable[[], datetime],
+        growing_lists: bool = False,
     ) -> None:
         if len(source) > _MAX_SOURCE_CHARS:
             raise TemplateSyntax(f"it has {len(source)} characters, above {_MAX_SOURCE_CHARS}")
         self.source = source
         self._constants = dict(constants)
         self._limits = limits
-        self._environment = ChatEnvironment(now=now)
+        self._environment = ChatEnvironment(now=now, growing_lists=growing_lists)
         self._template = self._compile(source)
 
     def _compile(self, source: str) -> jinja2.Template:

@@ -13,6 +13,8 @@ class ReasoningTags:
 
     open: str
     close: str
+    by_rendering: bool = False
+    """Whether the tags are too common a text for a template's source to tell; its renderings do."""
 
 
 # Each as the chat templates of its models write it.
@@ -23,12 +25,20 @@ _KNOWN = (
     ReasoningTags("[THINK]", "[/THINK]"),  # Magistral
     ReasoningTags("<seed:think>", "</seed:think>"),  # Seed-OSS
     ReasoningTags("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
+    ReasoningTags("<|channel>thought", "<channel|>"),  # Gemma 4
+    ReasoningTags("<|open|>think<|sep|>", "<|close|>think<|sep|>", by_rendering=True),  # Kimi K3
+    ReasoningTags("<|channel|>analysis<|message|>", "<|end|>", by_rendering=True),  # gpt-oss
+    ReasoningTags("to=self<|message|>", "<|eom|>", by_rendering=True),  # Muse
 )
 
 
-def tags_in(template: str) -> tuple[ReasoningTags, ...]:
-    """The reasoning tags that a template mentions."""
-    return tuple(tags for tags in _KNOWN if tags.close in template)
+def tags_in(template: str, rendered: str = "") -> tuple[ReasoningTags, ...]:
+    """The reasoning tags that a template mentions, or writes in what it ``rendered``."""
+    return tuple(
+        tags
+        for tags in _KNOWN
+        if (tags.close in template and not tags.by_rendering) or tags.open in rendered
+    )
 
 
 def opened_by(prompt: str, tags: tuple[ReasoningTags, ...]) -> ReasoningTags | None:

@@ -114,13 +114,15 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
     """The environment one chat template is compiled in.
 
     Rendering happens inside ``with environment.metered(meter)``; several threads may render at
-    once, each with its own meter.
+    once, each with its own meter. ``growing_lists`` lets templates append text to lists and pop
+    from them, which transformers' sandbox does not.
     """
 
     code_generator_class = MeteredCode
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
-    def __init__(self, *, now: Callable[[], datetime]) -> None:
+    def __init__(self, *, now: Callable[[], datetime], growing_lists: bool = False) -> None:
+        self._growing_lists = growing_lists
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
@@ -198,6 +200,11 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
     # Hooks of Jinja's sandbox.
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if self._growing_lists and isinstance(obj, list) and attr in ("append", "pop"):
+            return True
+        return super().is_safe_attribute(obj, attr, value)
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         meter = self._local.meter
         if operator == "+":
@@ -218,6 +225,9 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         meter.tick()
         if isinstance(function, types.BuiltinFunctionType):
             guards.check_method(meter, function, args, kwargs)
+            if function.__name__ == "append" and not all(isinstance(a, str) for a in args):
+                # A list inside itself has no end.
+                raise jinja2.exceptions.SecurityError("only text may be appended to a list")
         return self.made(super().call(context, function, *args, **kwargs))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:

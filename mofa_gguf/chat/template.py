@@ -23,9 +23,10 @@ from mofa_gguf.chat.messages import (
     template_tools,
 )
 from mofa_gguf.chat.parser import OutputParser
-from mofa_gguf.chat.probe import Findings, TemplateCapabilities, probe, tool_names
+from mofa_gguf.chat.probe import Findings, TemplateCapabilities, probe
 from mofa_gguf.chat.program import TemplateProgram
 from mofa_gguf.chat.reasoning import THINK, opened_by
+from mofa_gguf.chat.tools import tool_names, tool_schemas
 from mofa_gguf.contract import ChatMessage, Tool
 
 Messages = Iterable[ChatMessage | Mapping[str, Any]]
@@ -59,7 +60,11 @@ class ChatTemplate:
         limits = limits or RenderLimits()
 
         def variant(text: str) -> _Variant:
-            return _Variant(TemplateProgram(text, constants=constants, limits=limits, now=now))
+            # Kimi K2's template numbers its calls by way of a list.
+            program = TemplateProgram(
+                text, constants=constants, limits=limits, now=now, growing_lists=True
+            )
+            return _Variant(program)
 
         self._default = variant(default)
         self._with_tools = variant(sources["tool_use"]) if "tool_use" in sources else self._default
@@ -135,12 +140,17 @@ class ChatTemplate:
         """
         findings = self._with_tools.findings
         # An empty list says something else here than in render: none were offered.
-        offered = None if tools is None else tool_names(template_tools(tools) or [])
+        definitions = None if tools is None else template_tools(tools) or []
+        offered = tool_names(definitions)
         reasoning = self._reasoning()
         opened = findings.opened if prompt is None else opened_by(prompt, reasoning)
+        call_format = findings.call_format or HERMES
+        looked_for = offered != frozenset() or call_format.frames_text
         return OutputParser(
-            call_format=None if offered == frozenset() else (findings.call_format or HERMES),
+            call_format=call_format if looked_for else None,
+            marks=findings.call_format,
             tool_names=offered,
+            schemas=tool_schemas(definitions),
             reasoning=reasoning,
             opened=opened,
             turn_ends=findings.turn_ends,
@@ -154,6 +164,46 @@ class ChatTemplate:
         parser = self.parser(tools, prompt)
         parser.feed(text)
         return parser.finish()
+
+    def call_grammar(
+        self,
+        tools: Tools,
+        prompt: str,
+        *,
+        parallel: bool = True,
+        tokens: Mapping[str, int] | None = None,
+    ) -> str:
+        """A grammar (llguidance's variant of Lark's syntax) of an answer that calls tools.
+
+        It describes one call of one of ``tools``, or with ``parallel`` (where the template has
+        that) of several, as an answer to the rendered ``prompt``: what the prompt has opened, a
+        call or reasoning, is taken into account. ``tokens`` are those of :attr:`call_marks` that
+        are tokens of the vocabulary, with their ids.
+
+        Raises CallsNotDescribable when calls of this form, or some tool's arguments, have no
+        such grammar.
+        """
+        findings = self._with_tools.findings
+        opened = opened_by(prompt, self._reasoning())
+        return (findings.call_format or HERMES).call_grammar(
+            tool_schemas(template_tools(tools)),
+            parallel=parallel and findings.capabilities.parallel_tool_calls,
+            prompt=prompt,
+            reasoning_end=None if opened is None else opened.close,
+            tokens=tokens,
+        )
+
+    @property
+    def call_marks(self) -> tuple[str, ...]:
+        """The texts in and around calls that a vocabulary may hold as tokens of their own."""
+        findings = self._with_tools.findings
+        closing = tuple(tags.close for tags in self._reasoning())
+        return (*(findings.call_format or HERMES).markers, *closing)
+
+    @property
+    def call_openers(self) -> tuple[str, ...]:
+        """The texts that begin a call wherever they stand in an answer."""
+        return (self._with_tools.findings.call_format or HERMES).openers
 
     def _reasoning(self) -> tuple[Any, ...]:
         # Models reason in <think> even where a template says nothing of it.

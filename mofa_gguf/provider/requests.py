@@ -18,6 +18,7 @@ from mofa_gguf.engine.request import GenerationRequest
 from mofa_gguf.provider.description import Abilities
 from mofa_gguf.provider.loaded import LoadedModel, Prompt
 from mofa_gguf.provider.parameters import Parameters, sampling_options
+from mofa_gguf.provider.tool_choice import call_constraint, check_tool_choice, forces_call
 
 
 def render_prompt(
@@ -57,7 +58,7 @@ def _generation_request(
     choice: int,
 ) -> GenerationRequest:
     config = model.config
-    constraint = _constraint(model, request)
+    constraint = _constraint(model, request, prompt)
     return GenerationRequest(
         tokens=prompt.tokens,
         sampling=sampling_options(
@@ -83,8 +84,12 @@ def offered_tools(request: ChatCompletionRequest) -> list[Tool] | None:
     return None if request.tool_choice is ToolChoice.NONE else request.tools or None
 
 
-def _constraint(model: LoadedModel, request: ChatCompletionRequest) -> Constraint | None:
-    """The constraint that ``response_format`` asks for, compiled; None for free text."""
+def _constraint(
+    model: LoadedModel, request: ChatCompletionRequest, prompt: Prompt
+) -> Constraint | None:
+    """What ``tool_choice`` or ``response_format`` asks for, compiled; None for free text."""
+    if forces_call(request):
+        return call_constraint(model, request, prompt)
     wanted = request.response_format
     if wanted is None or wanted.format_type == "text":
         return None
@@ -108,10 +113,7 @@ def check_abilities(request: ChatCompletionRequest, abilities: Abilities) -> Non
             "send the request without tools or load a model with tool support",
             provider="gguf",
         )
-    if request.tool_choice not in (None, ToolChoice.AUTO, ToolChoice.NONE):
-        raise ProviderNotSupported(
-            "a call cannot be forced with tool_choice; use 'auto' or 'none'", provider="gguf"
-        )
+    check_tool_choice(request)
     constrained = request.response_format is not None and request.response_format.format_type
     if offered_tools(request) and constrained not in (False, "text"):
         raise ConfigError(

@@ -8,11 +8,17 @@ expect. Text in which they found nothing goes into the answer's content as it wa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+import sys
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from mofa_gguf.chat.cursor import Cursor, Reading
+from mofa_gguf.chat.errors import CallsNotDescribable
+from mofa_gguf.chat.formats.grammar import Lark
+
+Schemas = Mapping[str, Any]
+"""The JSON schema of each tool's arguments, by the tool's name."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,8 @@ class Call:
 class CallReader:
     """What a format's reader reads from and reports to.
 
-    ``tool_names`` are the tools that were offered, None when that is not known.
+    ``tool_names`` are the tools that were offered, None when that is not known; ``schemas`` are
+    the schemas of their arguments, as far as known.
     """
 
     def __init__(
@@ -35,11 +42,20 @@ class CallReader:
         cursor: Cursor,
         *,
         report: Callable[[Call], None],
+        think: Callable[[str], None] | None = None,
         tool_names: Collection[str] | None = None,
+        schemas: Schemas | None = None,
     ) -> None:
         self.cursor = cursor
         self.tool_names = tool_names
+        self.schemas = schemas or {}
         self._report = report
+        self._think = think
+
+    def thought(self, text: str) -> None:
+        """This text is reasoning."""
+        if self._think is not None:
+            self._think(text)
 
     def found(self, *calls: Call) -> None:
         """These calls, if any, are certain; the text read so far is no content."""
@@ -56,6 +72,9 @@ class ToolCallFormat:
     one of them. ``read_bare``, if there is one, tries an answer's very beginning. Both return
     False when the text since the last call found is no call after all. ``markers`` are all texts
     with a meaning to the format that a vocabulary may hold as control tokens.
+
+    Some families also put texts around what they say: ``leads`` may stand at the beginning of an
+    answer's text, ``dropped`` anywhere outside of calls. Neither is content.
     """
 
     name: str
@@ -63,28 +82,71 @@ class ToolCallFormat:
     read: Callable[[CallReader, str], Reading[bool]]
     read_bare: Callable[[CallReader], Reading[bool]] | None = None
     markers: tuple[str, ...] = ()
+    leads: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    """Texts by which a template tells of the format without showing it."""
+    frames_text: bool = False
+    """Whether plain answers are written in the format too, so that it is read without tools."""
+    spelling: tuple[str, ...] = ()
+    """Texts of a call exactly as its templates write them: tells apart formats that read alike."""
+    describe: Callable[[Lark, Schemas, bool], str] | None = None
+    """Writes the rules of one call, or of several, into a grammar; returns the topmost rule."""
+
+    def is_told_of(self, text: str) -> bool:
+        """Whether a description of tools names the format's marks."""
+        return self.openers[0] in text or any(hint in text for hint in self.hints)
+
+    def call_grammar(
+        self,
+        schemas: Schemas,
+        *,
+        parallel: bool = True,
+        prompt: str = "",
+        reasoning_end: str | None = None,
+        tokens: Mapping[str, int] | None = None,
+    ) -> str:
+        """A grammar of exactly one valid call of one of these tools, or with ``parallel`` of more.
+
+        It is written in llguidance's variant of Lark's syntax. ``prompt`` is the rendered prompt:
+        what it has opened already is left out. With ``reasoning_end``, reasoning up to that text
+        stands in front of the calls. ``tokens`` are the texts that the vocabulary has as control
+        tokens, with their ids: where the format has such a text, the token is meant.
+
+        Raises CallsNotDescribable when the calls, or some tool's arguments, have no such grammar.
+        """
+        if self.describe is None:
+            raise CallsNotDescribable(f"calls in the format {self.name} have no grammar")
+        lark = Lark(prompt=prompt, tokens=tokens)
+        calls = self.describe(lark, schemas, parallel)
+        if reasoning_end is not None:
+            calls = f"{lark.text({}, reasoning_end)} {lark.optional_whitespace()} {calls}"
+        return lark.grammar(calls)
 
 
-def calls_of(text: str | None) -> list[Call] | None:
+def calls_of(
+    text: str | None, convert: Callable[[Any], Call | None] | None = None
+) -> list[Call] | None:
     """The calls in a JSON text: an object, or an array of objects. None if it is anything else."""
     value = load_json(text)
     values = value if isinstance(value, list) else [value]
-    calls = [call_of(value) for value in values]
+    calls = [(convert or call_of)(value) for value in values]
     return [call for call in calls if call is not None] if calls and None not in calls else None
 
 
 def call_of(value: Any) -> Call | None:
     """The call that an object describes.
 
-    Known shapes: ``{"name", "arguments"}``, ``{"name", "parameters"}``, and either of them
-    under ``"function"``. No arguments at all means none are needed.
+    Known shapes: ``{"name", "arguments"}``, ``{"name", "parameters"}``, ``{"tool_name",
+    "parameters"}``, and any of them under ``"function"``. No arguments at all means none are
+    needed.
     """
     if not isinstance(value, dict):
         return None
     inner = value.get("function")
     if isinstance(inner, dict):
         value = {"id": value.get("id"), **inner}
-    name, call_id = value.get("name"), value.get("id")
+    name, call_id = value.get("name", value.get("tool_name")), value.get("id")
     if not isinstance(name, str) or not name:
         return None
     arguments = arguments_of(value.get("arguments", value.get("parameters")))
@@ -102,22 +164,46 @@ def arguments_of(value: Any) -> str | None:
         value = {}
     if isinstance(value, str):
         value = load_json(value) if value.strip() else {}
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else None
+    return dump_json(value) if isinstance(value, dict) else None
+
+
+def dump_json(value: Any) -> str | None:
+    """A value as JSON text; None when JSON has no such value (a number that overflowed)."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return text if text.isascii() or _is_unicode(text) else json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _is_unicode(text: str) -> bool:
+    # Half a surrogate pair, written as an escape, can be in a string but not in UTF-8.
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def load_json(text: str | None) -> Any:
     """The value of a JSON text; None when it is not JSON.
 
-    Raw line breaks and tabs inside strings, a frequent slip of small models, are let through.
+    Raw line breaks and tabs inside strings, a frequent slip of small models, are let through. A
+    number beyond what a float can hold becomes the largest float.
     """
     if text is None:
         return None
     try:
-        return json.loads(text, strict=False, parse_constant=_no_constant)
+        return DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _finite_float(text: str) -> float:
+    largest = sys.float_info.max
+    return max(-largest, min(largest, float(text)))
 
 
 def _no_constant(name: str) -> NoReturn:
     # Python reads NaN and Infinity; JSON has neither.
     raise ValueError(f"{name} is not JSON")
+
+
+DECODER = json.JSONDecoder(strict=False, parse_constant=_no_constant, parse_float=_finite_float)
+"""Reads JSON as :func:`load_json` does."""

@@ -6,7 +6,9 @@ Format: https://github.com/NousResearch/Hermes-Function-Calling and the chat tem
 from __future__ import annotations
 
 from mofa_gguf.chat.cursor import Reading
-from mofa_gguf.chat.formats.base import CallReader, ToolCallFormat, calls_of
+from mofa_gguf.chat.formats.base import CallReader, Schemas, ToolCallFormat, calls_of
+from mofa_gguf.chat.formats.grammar import Lark
+from mofa_gguf.chat.formats.layout import Layout
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 # A closing brace too many is a frequent slip, and harmless.
@@ -29,4 +31,21 @@ def _read(reader: CallReader, _opener: str) -> Reading[bool]:
             return True
 
 
-FORMAT = ToolCallFormat(name="hermes", openers=(_OPEN,), read=_read, markers=(_OPEN, _CLOSE))
+def _describe(lark: Lark, schemas: Schemas, parallel: bool) -> str:
+    layout = Layout(
+        open=f'{_OPEN}\n{{"name": "',
+        middle='", "arguments": ',
+        close=f"}}\n{_CLOSE}",
+        between="\n",
+        json_name=True,
+    )
+    return layout.describe_json(lark, schemas, parallel)
+
+
+FORMAT = ToolCallFormat(
+    name="hermes",
+    openers=(_OPEN,),
+    read=_read,
+    markers=(_OPEN, _CLOSE),
+    describe=_describe,
+)

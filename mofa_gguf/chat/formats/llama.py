@@ -12,7 +12,9 @@ import json
 import re
 
 from mofa_gguf.chat.cursor import Reading
-from mofa_gguf.chat.formats.base import Call, CallReader, ToolCallFormat, calls_of
+from mofa_gguf.chat.formats.base import Call, CallReader, Schemas, ToolCallFormat, calls_of
+from mofa_gguf.chat.formats.grammar import Lark
+from mofa_gguf.chat.formats.layout import Layout
 
 _PYTHON_TAG = "<|python_tag|>"
 _KEYS = frozenset({"type", "id", "function", "name", "parameters", "arguments"})
@@ -104,8 +106,20 @@ def _built_in_call(text: str) -> Call | None:
         return None
 
 
+def _describe(lark: Lark, schemas: Schemas, parallel: bool) -> str:
+    layout = Layout(
+        open='{"name": "',
+        middle='", "parameters": ',
+        close="}",
+        between="; ",
+        json_name=True,
+    )
+    return layout.describe_json(lark, schemas, parallel)
+
+
 FORMAT = ToolCallFormat(
     name="llama",
+    describe=_describe,
     openers=(_PYTHON_TAG,),
     read=_read_tagged,
     read_bare=_read_bare,

@@ -8,16 +8,21 @@ each call. Format: https://github.com/mistralai/mistral-common (tokenizers/instr
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from typing import Any
 
 from mofa_gguf.chat.cursor import Reading
 from mofa_gguf.chat.formats.base import (
     Call,
     CallReader,
+    Schemas,
     ToolCallFormat,
     arguments_of,
     calls_of,
     load_json,
 )
+from mofa_gguf.chat.formats.grammar import Lark
+from mofa_gguf.chat.formats.layout import Layout, closed
 
 _OPEN, _ID, _ARGS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 _NAME = re.compile(r"[\w.\-]")
@@ -61,4 +66,54 @@ def _read_named(reader: CallReader) -> Reading[bool]:
     return True
 
 
-FORMAT = ToolCallFormat(name="mistral", openers=(_OPEN,), read=_read, markers=(_OPEN, _ID, _ARGS))
+_ID_LETTERS = "/[a-zA-Z0-9]{9}/"
+
+
+def _describe_list(lark: Lark, schemas: Schemas, parallel: bool) -> str:
+    layout = Layout(
+        begin=f"{_OPEN}[",
+        open='{"name": "',
+        middle='", "arguments": ',
+        between=", ",
+        end="]",
+        json_name=True,
+    )
+    close = " ".join([lark.literal(', "id": "'), _ID_LETTERS, lark.literal('"}')])
+    return layout.describe(
+        lark, schemas, parallel, lambda lark, _name, schema: f"{lark.json(closed(schema))} {close}"
+    )
+
+
+def _describe_named(lark: Lark, schemas: Schemas, parallel: bool) -> str:
+    return Layout(open=_OPEN, middle=_ARGS).describe_json(lark, schemas, parallel)
+
+
+def _describe_named_with_ids(lark: Lark, schemas: Schemas, parallel: bool) -> str:
+    def body(lark: Lark, _name: str, schema: Any) -> str:
+        return f"{_ID_LETTERS} {lark.literal(_ARGS)} {lark.json(closed(schema))}"
+
+    return Layout(open=_OPEN, middle=_ID).describe(lark, schemas, parallel, body)
+
+
+FORMAT = ToolCallFormat(
+    name="mistral",
+    openers=(_OPEN,),
+    read=_read,
+    markers=(_OPEN,),
+    spelling=(f"{_OPEN}[",),
+    describe=_describe_list,
+)
+NAMED = replace(
+    FORMAT,
+    name="mistral",
+    markers=(_OPEN, _ARGS),
+    spelling=(_ARGS,),
+    describe=_describe_named,
+)
+NAMED_WITH_IDS = replace(
+    FORMAT,
+    name="mistral",
+    markers=(_OPEN, _ID, _ARGS),
+    spelling=(_ID, _ARGS),
+    describe=_describe_named_with_ids,
+)
