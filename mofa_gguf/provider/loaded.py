@@ -76,9 +76,19 @@ class LoadedModel:
         return ConstraintFactory(self.vocab, eos=sorted(self.engine.model.eog_ids))
 
     @cached_property
+    def control_texts(self) -> frozenset[str]:
+        """The spellings of the vocabulary's control tokens."""
+        return frozenset(self.vocab.control_texts())
+
+    @cached_property
+    def tag_texts(self) -> frozenset[str]:
+        """The spellings of its user-defined tags, such as ``<tool_call>``."""
+        return frozenset(self.vocab.tag_texts())
+
+    @cached_property
     def shield(self) -> Shield:
         """Keeps messages from forging this vocabulary's control tokens."""
-        return Shield(self.vocab.control_texts(), self.vocab.tag_texts())
+        return Shield(self.control_texts, self.tag_texts)
 
     def prompt(
         self,
