@@ -24,9 +24,9 @@ from mofa_gguf.engine.vocab import Vocab
 
 JsonSchema = Mapping[str, Any] | bool
 
-# Between JSON's tokens. Bounded, so that a model cannot go on with line breaks for ever; long
-# enough for a line break and eight levels of indentation.
-_WHITESPACE = r"[ \t\r\n]{1,33}"
+# Between JSON's tokens: a space, or a line break with its indentation. A model that has nothing to
+# say goes on with line breaks otherwise.
+_WHITESPACE = r" |\r?\n[ \t]{0,32}"
 _N_CACHED_GRAMMARS = 32
 # llama.h, enum llama_token_attr.
 _UNKNOWN, _UNUSED, _CONTROL, _USER_DEFINED = 1, 2, 8, 16

@@ -131,7 +131,8 @@ def test_a_hundred_random_outputs_obey_the_schema(
         text = sample(constraint, vocab, rng, force=force)
         check_person(text)
         if n % 2 == 0:
-            assert text == json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False)
+            outside_strings = re.sub(r'"(?:\\.|[^"\\])*"', '""', text)
+            assert not re.search(r"\s", outside_strings)
 
 
 @pytest.mark.parametrize("name", ["llama-spm", "qwen2", "gpt-2"])
