@@ -8,7 +8,7 @@ from mofa_gguf.engine.radix import common_prefix
 
 MIN_PREFILL = 32
 """Prompt tokens a step takes at least, however slow the machine."""
-STALL_S = 0.25
+STALL_S = 0.6
 """How long a prompt may hold up running streams in one step, about."""
 HEADROOM = 16
 """Cells a running request should have before it for its answer."""
