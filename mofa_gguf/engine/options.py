@@ -11,7 +11,6 @@ Pooling = Literal["auto", "mean", "cls", "last"]
 FlashAttention = Literal["auto", "on", "off"]
 
 AUTO: Literal["auto"] = "auto"
-ALL_LAYERS = -1
 
 
 @dataclass(frozen=True)

@@ -206,9 +206,10 @@ class TestRetrying:
         assert "Sure!" not in str(third.messages[0].content)
 
     async def test_json_in_a_fence_will_do_and_so_will_any_text_without_a_format(self) -> None:
-        provider, _, _ = retrying("```json\n{}\n```", "Sure!")
-        await provider.chat(ASK_JSON)
-        await provider.chat(ASK)
+        provider, inner, _ = retrying("```json\n{}\n```", "Sure!")
+        assert (await provider.chat(ASK_JSON)).content() == "```json\n{}\n```"
+        assert (await provider.chat(ASK)).content() == "Sure!"
+        assert len(inner.requests) == 2
 
     async def test_an_answer_that_never_is_json_is_a_serialization_error_with_it(self) -> None:
         provider, _, _ = retrying(*["Sure!"] * 3)
