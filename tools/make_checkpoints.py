@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ import torch
 import transformers
 from dense_recipes import DENSE
 from expert_recipes import EXPERTS
+from more_recipes import MORE
 from packed_weights import PACKINGS
 
 N_VOCAB = 320
@@ -188,6 +190,15 @@ RECIPES |= {
     name: _narrow(model_class, stored={"dtype": "float16", **stored}, **config)
     for name, (model_class, config, stored) in EXPERTS.items()
 }
+RECIPES |= {
+    name: _narrow(model_class, stored={"dtype": "float16", **stored}, common=DENSE_NARROW, **config)
+    for name, (model_class, config, stored) in MORE.items()
+}
+
+
+def seed_of(name: str) -> int:
+    """The place in the table for the first recipes; later ones depend on nothing but their name."""
+    return zlib.crc32(name.encode()) if name in MORE else list(RECIPES).index(name)
 
 
 def make(recipe: Recipe, folder: Path, *, seed: int = 0) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from make_checkpoints import RECIPES, make
+from make_checkpoints import RECIPES, make, seed_of
 from packed_weights import unpacked
 from safetensors.torch import load_file
 
@@ -123,9 +123,10 @@ def main() -> None:
     if arguments.minilm:
         minilm(arguments.minilm)
         return
-    for seed, name in enumerate(RECIPES):
+    for name in RECIPES:
         if arguments.names and name not in arguments.names:
             continue
+        seed = seed_of(name)
         folder = DATA / "parity" / name
         shutil.rmtree(folder, ignore_errors=True)
         make(RECIPES[name], folder, seed=seed)

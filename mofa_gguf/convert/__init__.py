@@ -2,32 +2,48 @@
 
 config, safetensors_file, checkpoint    the folder: read with bounds, mapped, nothing executed
 families/       config.json and tensor names -> llama.cpp's keys and names
+plugins         families that other distributions bring
 tokenizer/      the vocabulary, measured against the checkpoint's own tokenizer
-quantizations, mixture, plan            which tensor gets which type
-weights, encode, writer, gguf_format, output    one pass: read, transform, quantize, write
+quantizations, overrides, importance    what was asked for
+choice, mixture, roles, plan            which tensor gets which type
+weights, encode, writer, gguf_format    one pass: read, transform, quantize, write
+parts, output, output_set, delivery     the target: one file or several, whole or not at all
 verify          is the file what it should be
+comparison, deep    how far it is from the unquantized weights
 pipeline        the stages in order
+gguf_source, requantize     from GGUF to GGUF
+adapter, adapter_config, adapter_pipeline    LoRA adapters of PEFT
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from mofa_gguf.convert.errors import (
     BadTensor,
     CheckpointError,
     ConversionError,
+    ImportanceError,
     OutputError,
+    OverrideError,
     PickleRefused,
     QuantizedCheckpoint,
     TokenizerError,
+    TypeChoiceError,
     UnknownQuantization,
     UnsupportedArchitecture,
     VerificationError,
 )
-from mofa_gguf.convert.report import Check, ConversionProgress, ConversionReport, TensorReport
+from mofa_gguf.convert.report import (
+    Check,
+    ConversionProgress,
+    ConversionReport,
+    MemoryEstimate,
+    TensorReport,
+)
 
 __all__ = [
     "BadTensor",
@@ -36,24 +52,33 @@ __all__ = [
     "ConversionError",
     "ConversionProgress",
     "ConversionReport",
+    "ImportanceError",
+    "MemoryEstimate",
     "OutputError",
+    "OverrideError",
     "PickleRefused",
     "QuantizedCheckpoint",
     "TensorReport",
     "TokenizerError",
+    "TypeChoiceError",
     "UnknownQuantization",
     "UnsupportedArchitecture",
     "VerificationError",
     "architectures",
     "convert",
+    "convert_adapter",
+    "quantize",
 ]
 
 
 def architectures() -> dict[str, str]:
-    """What can be converted: classes of transformers, each with llama.cpp's name of it."""
-    from mofa_gguf.convert.families import known
+    """What can be converted: classes of transformers, each with llama.cpp's name of it.
 
-    return {name: family.architecture for name, family in sorted(known().items())}
+    Families of installed plugins are among them.
+    """
+    from mofa_gguf.convert.plugins import supported
+
+    return {entry.name: entry.architecture for entry in supported()[0]}
 
 
 def convert(
@@ -61,9 +86,17 @@ def convert(
     output: str | os.PathLike[str] | None = None,
     quantization: str = "Q4_K_M",
     *,
+    tensor_types: Sequence[str] = (),
+    output_type: str | None = None,
+    embedding_type: str | None = None,
+    pure: bool = False,
+    imatrix: str | os.PathLike[str] | None = None,
+    split_max_size: str | None = None,
+    n_ctx: int | None = None,
     force: bool = False,
     threads: int | None = None,
-    verify: bool = True,
+    verify: bool | Literal["deep"] = True,
+    verify_text: str | os.PathLike[str] | None = None,
     dry_run: bool = False,
     allow_tokenizer_mismatch: bool = False,
     progress: Callable[[ConversionProgress], None] | None = None,
@@ -75,22 +108,49 @@ def convert(
     quantization and put into the working folder. It appears under its name only when it is whole
     and, with ``verify``, has passed its checks; an existing file is replaced only with ``force``.
 
+    The quantization says which tensor gets which type, as in llama.cpp. ``tensor_types`` change
+    that for tensors whose GGUF name a regular expression is found in (``"ffn_down=Q6_K"``),
+    ``output_type`` and ``embedding_type`` for the output matrix and the token embeddings, and
+    ``pure`` gives all the same type. ``imatrix`` is an importance matrix (a file of llama.cpp's
+    llama-imatrix, in GGUF or .dat form); the smallest quantizations need one.
+    ``split_max_size`` ("2G", "500M") makes several files where one would be larger. ``n_ctx`` is
+    the context for which the report estimates the memory to run the model.
+
+    ``verify="deep"`` also writes the F32 weights beside the target for a while, computes both on
+    the text file ``verify_text`` (or a text that comes with the package) and puts divergence,
+    agreement and perplexities into the report's ``comparison``.
+
     ``threads`` quantize (by default one for every CPU that the process may use). ``dry_run`` plans
     without reading weights or writing anything. ``progress`` is called in the calling thread,
     often. ``allow_tokenizer_mismatch`` accepts a vocabulary with which llama.cpp splits some texts
     in another way than the checkpoint's tokenizer; the report says so.
 
-    Raises UnknownQuantization, CheckpointError (missing or broken source, unknown architecture,
-    pickled or already quantized weights), TokenizerError, OutputError (target exists, no
-    permission, disk full) and VerificationError; all are ConversionErrors. ValueError for fewer
-    than one thread.
+    Raises UnknownQuantization, OverrideError, ImportanceError, TypeChoiceError (a tensor cannot
+    get its type, or needs an importance matrix), CheckpointError (missing or broken source,
+    unknown architecture, pickled or already quantized weights), TokenizerError, OutputError
+    (target exists, no permission, disk full) and VerificationError; all are ConversionErrors.
+    ValueError for fewer than one thread, and for a ``verify_text`` that is for nothing.
     """
     from mofa_gguf.convert import pipeline
+    from mofa_gguf.convert.comparison import read_text
+    from mofa_gguf.convert.overrides import read_overrides
+    from mofa_gguf.convert.parts import read_max_size
     from mofa_gguf.convert.quantizations import quantization_named
 
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, not {threads}")
+    if verify not in (True, False, "deep"):
+        raise ValueError(f'verify must be true, false or "deep", not {verify!r:.40}')
+    deep = verify == "deep"
+    if verify_text is not None and not deep:
+        raise ValueError('verify_text is for verify="deep"')
     recipe = quantization_named(quantization)
+    overrides = read_overrides(
+        tensor_types=tensor_types,
+        output_type=output_type,
+        embedding_type=embedding_type,
+        pure=pure,
+    )
     folder = Path(source)
     target = f"{folder.resolve().name}-{recipe.name}.gguf" if output is None else output
     return pipeline.run(
@@ -98,11 +158,119 @@ def convert(
             source=folder,
             output=Path(target),
             quantization=recipe,
+            overrides=overrides,
+            imatrix=Path(imatrix) if imatrix is not None else None,
+            max_part_bytes=read_max_size(split_max_size) if split_max_size else None,
+            n_ctx=n_ctx,
+            force=force,
+            n_threads=threads,
+            verify=bool(verify),
+            deep_text=read_text(Path(verify_text) if verify_text else None) if deep else None,
+            dry_run=dry_run,
+            allow_tokenizer_mismatch=allow_tokenizer_mismatch,
+            observer=progress,
+        )
+    )
+
+
+def convert_adapter(
+    source: str | os.PathLike[str],
+    base: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    type_name: str = "F32",
+    *,
+    force: bool = False,
+    verify: bool = True,
+    dry_run: bool = False,
+) -> ConversionReport:
+    """Convert a PEFT LoRA adapter to a GGUF adapter for the model in the checkpoint ``base``.
+
+    ``source`` is a folder with adapter_config.json and adapter_model.safetensors; of ``base`` only
+    the configuration and the tensors' names and shapes count. ``type_name`` is F32, F16 or BF16.
+    Without ``output`` the file is named after the adapter's folder, with ``-lora``.
+
+    Raises CheckpointError (also for DoRA, whole modules and whatever else llama.cpp's adapters
+    cannot hold, by name), UnknownQuantization, OutputError and VerificationError.
+    """
+    from mofa_gguf.convert import adapter_pipeline
+
+    kind = adapter_pipeline.type_named(type_name)
+    folder = Path(source)
+    target = f"{folder.resolve().name}-lora-{kind.name}.gguf" if output is None else output
+    return adapter_pipeline.run(
+        adapter_pipeline.AdapterOrder(
+            source=folder,
+            base=Path(base),
+            output=Path(target),
+            type=kind,
+            force=force,
+            verify=verify,
+            dry_run=dry_run,
+        )
+    )
+
+
+def quantize(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    quantization: str = "Q4_K_M",
+    *,
+    tensor_types: Sequence[str] = (),
+    output_type: str | None = None,
+    embedding_type: str | None = None,
+    pure: bool = False,
+    imatrix: str | os.PathLike[str] | None = None,
+    allow_requantize: bool = False,
+    split_max_size: str | None = None,
+    n_ctx: int | None = None,
+    force: bool = False,
+    threads: int | None = None,
+    verify: bool = True,
+    dry_run: bool = False,
+    progress: Callable[[ConversionProgress], None] | None = None,
+) -> ConversionReport:
+    """Make of the GGUF file ``source`` one with other types, as llama.cpp's quantizer does.
+
+    ``source`` may be the first of several parts (``NAME-00001-of-00003.gguf``). Its metadata is
+    kept. ``quantization`` is one of ``convert``'s, or ``COPY``, which keeps every tensor: for
+    dividing a file (``split_max_size``) and for joining parts. What is quantized already is
+    quantized again only with ``allow_requantize``, which loses more than starting from the
+    original. Everything else is as in :func:`convert`.
+
+    Raises UnknownQuantization, OverrideError, ImportanceError, TypeChoiceError, CheckpointError
+    (``source`` is missing, no GGUF file, or an incomplete set), OutputError, VerificationError.
+    ValueError for fewer than one thread.
+    """
+    from mofa_gguf.convert import requantize
+    from mofa_gguf.convert.overrides import read_overrides
+    from mofa_gguf.convert.parts import read_max_size, whole_name
+    from mofa_gguf.convert.quantizations import COPY, quantization_named
+
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, not {threads}")
+    copy = quantization.strip().upper() == COPY.name
+    recipe = COPY if copy else quantization_named(quantization)
+    path = Path(source)
+    overrides = read_overrides(
+        tensor_types=tensor_types,
+        output_type=output_type,
+        embedding_type=embedding_type,
+        pure=pure,
+    )
+    return requantize.run(
+        requantize.QuantizeOrder(
+            source=path,
+            output=Path(f"{whole_name(path)}-{recipe.name}.gguf" if output is None else output),
+            quantization=recipe,
+            overrides=overrides,
+            imatrix=Path(imatrix) if imatrix is not None else None,
+            allow_requantize=allow_requantize,
+            max_part_bytes=read_max_size(split_max_size) if split_max_size else None,
+            n_ctx=n_ctx,
             force=force,
             n_threads=threads,
             verify=verify,
             dry_run=dry_run,
-            allow_tokenizer_mismatch=allow_tokenizer_mismatch,
             observer=progress,
         )
     )

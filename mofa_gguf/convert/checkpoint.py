@@ -30,9 +30,24 @@ _INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 MAX_SHARDS = 10_000
+MAX_PATH, MAX_NAME_BYTES = 1024, 255
+"""Of a path inside the folder, and of each of its parts."""
 READABLE_METHODS = ("fp8", "mxfp4")
 """Values of quantization_config.quant_method that the converter reads: 8-bit floats with a scale a
 block (block_scaled.py) and gpt-oss's 4-bit blocks (families/gpt_oss.py)."""
+
+_QUANTIZER_FILES = {"quantize_config.json": "gptq or awq", "hf_quant_config.json": "modelopt"}
+# Endings of the tensors that quantizers write (AutoGPTQ, AutoAWQ, bitsandbytes, compressed-tensors,
+# HQQ); bitsandbytes has more of them behind a dot.
+_PACKED = {
+    ".qweight": "gptq or awq",
+    ".qzeros": "gptq or awq",
+    ".weight.absmax": "bitsandbytes",
+    ".weight.quant_state": "bitsandbytes",
+    ".SCB": "bitsandbytes",
+    ".weight_packed": "compressed-tensors",
+    ".W_q": "hqq",
+}
 
 
 @dataclass
@@ -93,12 +108,30 @@ class Checkpoint:
         return Config(read_json_object(path), path) if path.exists() else None
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over config.json and the shards' headers and sizes, not the weights."""
+        """SHA-256 (hex) over config.json and the shards' headers and sizes, not the weights.
+
+        The modules of sentence-transformers (modules.json, and what their folders hold) count too.
+        """
         digest = hashlib.sha256(inside(self.folder, "config.json").read_bytes())
-        for shard in self.shards:
-            digest.update(len(shard.header).to_bytes(8, "little"))
-            digest.update(shard.header)
+        headers = [shard.header for shard in self.shards]
+        for path in self._module_files():
+            name = path.relative_to(self.folder).as_posix().encode()
+            is_json = path.suffix == ".json"
+            headers += [name, path.read_bytes() if is_json else SafetensorsFile(path).header]
+        for header in headers:
+            digest.update(len(header).to_bytes(8, "little"))
+            digest.update(header)
         return digest.hexdigest()
+
+    def _module_files(self) -> list[Path]:
+        """What sentence-transformers keeps beside the model, in a fixed order."""
+        if not (self.folder / "modules.json").exists():
+            return []
+        found = [self.folder / "modules.json", self.folder / "sentence_bert_config.json"]
+        found += [*self.folder.glob("[0-9]*_*/config.json")]
+        found += [*self.folder.glob("[0-9]*_*/model.safetensors")]
+        names = sorted(path.relative_to(self.folder).as_posix() for path in found if path.is_file())
+        return [inside(self.folder, name) for name in names]
 
     def close(self) -> None:
         """Forget the shards' mappings; may be called twice."""
@@ -131,12 +164,16 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         )
     config_path = inside(folder, "config.json")
     if not config_path.exists():
+        if (folder / "adapter_config.json").exists():
+            _explain_missing_weights(folder)
         raise CheckpointError(
             folder, "has no config.json; a checkpoint folder holds config.json and *.safetensors"
         )
     config = Config(read_json_object(config_path), config_path)
     _refuse_quantized(folder, config)
-    return Checkpoint(folder, config, tuple(_shards(folder)))
+    shards = tuple(_shards(folder))
+    _refuse_packed(folder, shards)
+    return Checkpoint(folder, config, shards)
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -147,6 +184,8 @@ def inside(folder: Path, name: str) -> Path:
     ``blobs`` folder beside them.
     """
     path = Path(name)
+    if len(name) > MAX_PATH or any(len(part.encode()) > MAX_NAME_BYTES for part in path.parts):
+        raise CheckpointError(folder, f"the path {name!r:.80} is too long to be a file's")
     if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         raise CheckpointError(folder, f"the path {name!r:.200} leads out of the folder")
     try:
@@ -163,14 +202,27 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def _refuse_quantized(folder: Path, config: Config) -> None:
-    section = config.section("quantization_config")
+    """Raise QuantizedCheckpoint where config.json or a file beside it tells of such weights."""
+    # compressed-tensors was called compression_config first.
+    section = config.section("quantization_config", "compression_config")
     if section is not None:
-        method = section.string("quant_method", "quant_algo", default="unknown method")
+        default = "compressed-tensors" if "compression_config" in config else "unknown method"
+        method = section.string("quant_method", "quant_algo", default=default)
         if method in READABLE_METHODS:
             return
         raise QuantizedCheckpoint(folder, method)
-    if (folder / "quantize_config.json").exists():
-        raise QuantizedCheckpoint(folder, "gptq or awq")
+    for name, method in _QUANTIZER_FILES.items():
+        if (folder / name).exists():
+            raise QuantizedCheckpoint(folder, method)
+
+
+def _refuse_packed(folder: Path, shards: tuple[SafetensorsFile, ...]) -> None:
+    """Raise QuantizedCheckpoint where the tensors' names tell it, whatever config.json says."""
+    for shard in shards:
+        for name in shard.tensors:
+            for ending, method in _PACKED.items():
+                if name.endswith(ending) or f"{ending}." in name:
+                    raise QuantizedCheckpoint(folder, method)
 
 
 def _shards(folder: Path) -> Iterable[SafetensorsFile]:
@@ -229,7 +281,9 @@ def _explain_missing_weights(folder: Path) -> None:
     """Raise the error that tells why there are no weights, where the folder's content tells it."""
     if (folder / "adapter_model.safetensors").exists():
         raise CheckpointError(
-            folder, "holds a LoRA adapter, not a model; merge it into its base model first"
+            folder,
+            "holds a LoRA adapter, not a model; convert it for its base model (--base CHECKPOINT), "
+            "or merge it first",
         )
     other = sorted(path.name for path in folder.glob("*.safetensors"))
     if other:

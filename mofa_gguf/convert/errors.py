@@ -8,6 +8,9 @@ ConversionError
 │   └── BadTensor            missing, unexpected or unusable (``tensor``)
 ├── TokenizerError           the tokenizer cannot be expressed in a GGUF file
 ├── UnknownQuantization      no such type (``name``, ``known``)
+├── OverrideError            a choice of types that cannot be followed (``option``)
+├── ImportanceError          no importance matrix that can be used (``path``)
+├── TypeChoiceError          a tensor cannot get its type (``tensor``, ``type_name``)
 ├── OutputError              the target cannot be written (``path``)
 └── VerificationError        the written file is not what it must be (``check``)
 """
@@ -55,13 +58,21 @@ class QuantizedCheckpoint(CheckpointError):
 
 
 class UnsupportedArchitecture(CheckpointError):
-    """No family knows this architecture."""
+    """No family knows this architecture; ``broken`` are plugins that might have known it."""
 
-    def __init__(self, path: Path | str, architecture: str, known: Sequence[str]) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        architecture: str,
+        known: Sequence[str],
+        *,
+        broken: Sequence[str] = (),
+    ) -> None:
+        failed = f". Plugins that failed to load: {'; '.join(broken)}" if broken else ""
         super().__init__(
             path,
-            f"the architecture {architecture!r} is not supported; "
-            f"supported are {', '.join(sorted(known))}",
+            f"the architecture {architecture!r:.80} is not supported; "
+            f"supported are {', '.join(sorted(known))}{failed}",
         )
         self.architecture = architecture
         self.known = tuple(sorted(known))
@@ -86,6 +97,34 @@ class UnknownQuantization(ConversionError):
         super().__init__(f"there is no quantization {name!r}; there are {', '.join(known)}")
         self.name = name
         self.known = tuple(known)
+
+
+class OverrideError(ConversionError):
+    """An option that chooses types says something that cannot be followed."""
+
+    def __init__(self, option: str, problem: str) -> None:
+        super().__init__(f"{option}: {problem}")
+        self.option = option
+        self.problem = problem
+
+
+class ImportanceError(ConversionError):
+    """The file is no importance matrix, or not this model's."""
+
+    def __init__(self, path: Path | str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = Path(path)
+        self.problem = problem
+
+
+class TypeChoiceError(ConversionError):
+    """A tensor cannot be written in the type that was chosen for it."""
+
+    def __init__(self, tensor: str, type_name: str, problem: str) -> None:
+        super().__init__(f"tensor {tensor!r} cannot become {type_name}: {problem}")
+        self.tensor = tensor
+        self.type_name = type_name
+        self.problem = problem
 
 
 class OutputError(ConversionError):

@@ -21,6 +21,7 @@ _ARRAY = 9
 
 _NUMBERS: Mapping[ValueType, str] = {
     ValueType.UINT8: "B",
+    ValueType.UINT16: "H",
     ValueType.UINT32: "I",
     ValueType.INT32: "i",
     ValueType.FLOAT32: "f",
@@ -69,6 +70,8 @@ def _string(text: Scalar) -> bytes:
 
 
 def _value(value: Value) -> bytes:
+    if value.encoded is not None:
+        return value.encoded
     if not value.is_array:
         return struct.pack("<I", value.type.value) + _elements(value.type, [value.data])
     data = value.data

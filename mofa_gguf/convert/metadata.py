@@ -15,6 +15,7 @@ class ValueType(Enum):
     """Value types of the GGUF format that the converter writes (numbers as in gguf.h)."""
 
     UINT8 = 0
+    UINT16 = 2
     UINT32 = 4
     INT32 = 5
     FLOAT32 = 6
@@ -33,6 +34,8 @@ class Value:
     type: ValueType
     data: Scalar | Sequence[Scalar]
     is_array: bool = False
+    encoded: bytes | None = None
+    """A value of another GGUF file: its type and data as they stand there."""
 
 
 class Metadata:
@@ -46,6 +49,18 @@ class Metadata:
         if not 0 <= value < 2**32:
             raise ValueError(f"{key}: {value} is no unsigned 32-bit number")
         self._values[key] = Value(ValueType.UINT32, value)
+
+    def uint16(self, key: str, value: int) -> None:
+        """Set an unsigned 16-bit number."""
+        self._values[key] = Value(ValueType.UINT16, value)
+
+    def copied(self, key: str, encoded: bytes) -> None:
+        """Set a value that another GGUF file holds: its type's number and its data, as there."""
+        self._values[key] = Value(ValueType.UINT8, b"", is_array=True, encoded=encoded)
+
+    def remove(self, key: str) -> None:
+        """Forget a key, if it is set."""
+        self._values.pop(key, None)
 
     def int32(self, key: str, value: int) -> None:
         """Set a signed 32-bit number; ValueError outside its range."""

@@ -60,9 +60,9 @@ class PartialFile:
     OutputError where the folder does not take the file.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, path: Path | None = None) -> None:
         self.target = target
-        self.path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        self.path = path or target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
         try:
             self.file: BinaryIO = self.path.open("xb")
         except OSError as error:

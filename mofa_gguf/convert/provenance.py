@@ -11,10 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
 from mofa_gguf.convert.checkpoint import Checkpoint
+from mofa_gguf.convert.importance import Importance
 from mofa_gguf.convert.metadata import Metadata
+from mofa_gguf.convert.overrides import Overrides
 from mofa_gguf.convert.plan import Plan
+from mofa_gguf.convert.quantizations import Quantization
 
-_QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
+QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (0.0, "K"))
 
 
@@ -31,10 +34,24 @@ def general_metadata(checkpoint: Checkpoint, plan: Plan, vocabulary: Metadata) -
     metadata.string("general.name", model_name(checkpoint.folder.resolve().name, vocabulary))
     metadata.string("general.size_label", size_label(plan.n_parameters))
     metadata.uint32("general.file_type", plan.quantization.file_type)
-    metadata.uint32("general.quantization_version", _QUANTIZATION_VERSION)
+    metadata.uint32("general.quantization_version", QUANTIZATION_VERSION)
     metadata.string("mofa_gguf.version", package_version())
-    metadata.string("mofa_gguf.quantization", plan.quantization.name)
+    metadata.string("mofa_gguf.source", checkpoint.folder.resolve().name)
     metadata.string("mofa_gguf.source_sha256", checkpoint.fingerprint())
+    return metadata
+
+
+def recipe_metadata(
+    quantization: Quantization, overrides: Overrides, importance: Importance | None
+) -> Metadata:
+    """How the tensors' types were chosen, and what the importance matrix was."""
+    metadata = Metadata()
+    metadata.string("mofa_gguf.quantization", quantization.name)
+    if str(overrides):
+        metadata.string("mofa_gguf.overrides", str(overrides))
+    if importance is not None:
+        metadata.update(importance.metadata())
+        metadata.string("mofa_gguf.imatrix_sha256", importance.fingerprint())
     return metadata
 
 

@@ -1,8 +1,8 @@
 """The quantizations by name: what ``convert`` and ``mofa-gguf convert -q`` take.
 
 Numbers and default types: ``llama_ftype`` in llama.cpp's include/llama.h and
-``llama_ftype_get_default_type`` in src/llama-quant.cpp. Those that need an importance matrix
-(IQ1, IQ2, IQ3_XXS, IQ3_XS, Q2_K_S) are not here.
+``llama_ftype_get_default_type`` in src/llama-quant.cpp. Some need an importance matrix
+(IQ1, IQ2, IQ3_XXS, IQ3_XS, Q2_K_S; see choice.py).
 """
 
 from __future__ import annotations
@@ -51,11 +51,26 @@ QUANTIZATIONS: dict[str, Quantization] = {
         ("Q3_K_S", 11, "Q3_K"),
         ("IQ3_M", 27, "IQ3_S"),
         ("IQ3_S", 26, "IQ3_S"),
+        ("IQ3_XS", 22, "IQ3_S"),
+        ("IQ3_XXS", 23, "IQ3_XXS"),
         ("Q2_K", 10, "Q2_K"),
+        ("Q2_K_S", 21, "Q2_K"),
+        ("IQ2_M", 29, "IQ2_S"),
+        ("IQ2_S", 28, "IQ2_XS"),
+        ("IQ2_XS", 20, "IQ2_XS"),
+        ("IQ2_XXS", 19, "IQ2_XXS"),
+        ("IQ1_M", 31, "IQ1_M"),
+        ("IQ1_S", 24, "IQ1_S"),
         ("TQ2_0", 37, "TQ2_0"),
         ("TQ1_0", 36, "TQ1_0"),
+        ("MXFP4_MOE", 38, "MXFP4"),
+        ("Q2_0", 41, "Q2_0"),
+        ("Q1_0", 40, "Q1_0"),
     )
 }
+
+COPY = Quantization("COPY", -1, TYPES_BY_NAME["F32"])
+"""Every tensor as it is: for ``quantize`` only, to divide a file or to join a set's parts."""
 
 # llama.cpp's quantize tool takes these short names too.
 _ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "FP16": "F16", "FP32": "F32"}

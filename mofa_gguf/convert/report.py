@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mofa_gguf.convert.comparison import Comparison
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,23 @@ class Check:
 
 
 @dataclass(frozen=True)
+class MemoryEstimate:
+    """What running the model takes, in bytes, with a context of ``n_ctx`` tokens."""
+
+    n_ctx: int
+    weights: int
+    kv_cache: int
+    """In 16 bits a value."""
+    allowance: int
+    """For the buffers of a computation and the program itself."""
+
+    @property
+    def n_bytes(self) -> int:
+        """All of it."""
+        return self.weights + self.kv_cache + self.allowance
+
+
+@dataclass(frozen=True)
 class ConversionReport:
     """What was converted, into what, how it was checked and how long it took.
 
@@ -63,19 +84,35 @@ class ConversionReport:
     n_bytes_in: int
     """Bytes of all tensors in the checkpoint."""
     n_bytes_out: int
-    """Bytes of the whole file."""
+    """Bytes of the whole file, or of all its parts."""
     bits_per_weight: float
     pre_tokenizer: str | None
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Source tensors that were left out, each with the reason."""
     checks: tuple[Check, ...] = ()
+    comparison: Comparison | None = None
+    """With ``verify="deep"``: how far the file is from the F32 weights."""
     warnings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall time of each stage."""
     dry_run: bool = False
+    n_files: int = 1
+    """More than one where the file was split; ``output`` is the first then."""
+    memory: MemoryEstimate | None = None
+    """What running the model will take."""
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON."""
         values = asdict(self)
+        if self.comparison is not None:
+            ratio = self.comparison.perplexity_ratio
+            values["comparison"] = {**asdict(self.comparison), "perplexity_ratio": ratio}
         values["source"], values["output"] = str(self.source), str(self.output)
         return values
+
+
+def in_short(names: tuple[str, ...]) -> str:
+    """The sources of a tensor; a stack of experts may have hundreds."""
+    if len(names) <= 2:
+        return ", ".join(names)
+    return f"{names[0]}, ..., {names[-1]} ({len(names)} tensors)"

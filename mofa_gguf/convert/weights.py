@@ -18,6 +18,8 @@ import numpy.typing as npt
 from mofa_gguf.convert.checkpoint import Checkpoint
 from mofa_gguf.convert.errors import BadTensor
 from mofa_gguf.convert.safetensors_file import SafetensorsFile
+from mofa_gguf.engine.quantize import dequantize_rows
+from mofa_gguf.engine.tensor_types import TYPES_BY_NAME
 
 Rows = npt.NDArray[Any]
 
@@ -157,7 +159,8 @@ def rows_of_each(weights: Weights, order: npt.NDArray[np.intp]) -> Weights:
             low, high = int(wanted.min()), int(wanted.max()) + 1
             rows = weights.read(i * n_rows + low, i * n_rows + high)
             # Consecutive rows are a view of the file, others a copy.
-            pieces.append(rows if high - low == len(wanted) else rows[wanted - low])
+            is_run = np.array_equal(wanted, np.arange(low, high))
+            pieces.append(rows if is_run else rows[wanted - low])
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     return replace(weights, shape=(*weights.shape[:-2], n_wanted, weights.shape[-1]), read=read)
@@ -208,7 +211,13 @@ def mapped(weights: Weights, function: Callable[[Rows], Rows]) -> Weights:
 
 
 def to_float32(rows: Rows, dtype: str) -> npt.NDArray[np.float32]:
-    """Stored rows as float32. Exact but for F64, which is rounded to nearest."""
+    """Stored rows as float32; blocks as ggml turns them back. F64 is rounded to nearest.
+
+    Raises InvalidOption for a type that ggml cannot turn back.
+    """
+    kind = TYPES_BY_NAME.get(dtype)
+    if kind is not None and kind.block_size > 1:
+        return dequantize_rows(rows, kind)
     if dtype == "BF16":
         # bfloat16 is the upper half of a float32.
         return np.left_shift(rows, 16, dtype=np.uint32, casting="unsafe").view(np.float32)

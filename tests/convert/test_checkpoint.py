@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mofa_gguf.convert.errors import (
     PickleRefused,
     QuantizedCheckpoint,
 )
-from tests.convert.makers import safetensors_bytes, write_checkpoint
+from tests.convert.makers import PARITY, safetensors_bytes, write_checkpoint
 
 A = {"a": np.arange(4, dtype=np.float32)}
 B = {"b": np.arange(2, dtype=np.float32)}
@@ -173,8 +174,78 @@ def test_quantized_checkpoints_are_refused_by_name(folder: Path, method: str) ->
 
 
 @pytest.mark.parametrize(
+    ("config", "files", "method"),
+    [
+        ({"compression_config": {"format": "pack-quantized"}}, {}, "compressed-tensors"),
+        ({"quantization_config": {"bits": 4}}, {}, "unknown method"),
+        ({}, {"quantize_config.json": b"{}"}, "gptq or awq"),
+        ({}, {"hf_quant_config.json": b"{}"}, "modelopt"),
+    ],
+)
+def test_quantized_checkpoints_are_known_by_what_lies_beside_the_weights(
+    folder: Path, config: dict[str, object], files: dict[str, bytes], method: str
+) -> None:
+    (folder / "config.json").write_text(json.dumps({"architectures": ["X"], **config}))
+    (folder / "model.safetensors").write_bytes(safetensors_bytes(A))
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    with pytest.raises(QuantizedCheckpoint, match="convert the 16-bit checkpoint") as caught:
+        open_checkpoint(folder)
+    assert caught.value.method == method
+
+
+@pytest.mark.parametrize(
+    ("tensor", "method"),
+    [
+        ("q_proj.qweight", "gptq or awq"),
+        ("q_proj.qzeros", "gptq or awq"),
+        ("q_proj.weight.absmax", "bitsandbytes"),
+        ("q_proj.weight.quant_state.bitsandbytes__nf4", "bitsandbytes"),
+        ("q_proj.SCB", "bitsandbytes"),
+        ("q_proj.weight_packed", "compressed-tensors"),
+        ("q_proj.W_q", "hqq"),
+    ],
+)
+def test_quantized_checkpoints_are_known_by_their_tensors(
+    folder: Path, tensor: str, method: str
+) -> None:
+    (folder / "model.safetensors").write_bytes(
+        safetensors_bytes({f"model.layers.0.{tensor}": A["a"]})
+    )
+    with pytest.raises(QuantizedCheckpoint) as caught:
+        open_checkpoint(folder)
+    assert caught.value.method == method
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "ü" * 200, "/".join(["abc"] * 300)])
+def test_an_index_with_a_name_that_no_file_can_have_is_refused(folder: Path, name: str) -> None:
+    write_index(folder, {"a": name})
+    with pytest.raises(CheckpointError, match="too long to be a file's") as caught:
+        open_checkpoint(folder)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_shard_that_is_a_folder_or_a_broken_link_is_refused(folder: Path) -> None:
+    write_index(folder, {"a": "shard.safetensors"})
+    (folder / "shard.safetensors").mkdir()
+    with pytest.raises(CheckpointError, match="no regular file"):
+        open_checkpoint(folder)
+    (folder / "shard.safetensors").rmdir()
+    (folder / "shard.safetensors").symlink_to(folder / "nothing")
+    with pytest.raises(CheckpointError, match="is missing"):
+        open_checkpoint(folder)
+
+
+def test_an_index_of_too_many_shards_is_refused_before_any_is_opened(folder: Path) -> None:
+    write_index(folder, {f"t{i}": f"{i}.safetensors" for i in range(10_001)})
+    with pytest.raises(CheckpointError, match="10001 shards; at most 10000"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
     ("content", "reason"),
     [
+        (b'{"a": ' + b"9" * 5000 + b"}", "no valid JSON"),
         (b"", "no valid JSON"),
         (b"[]", "does not hold a JSON object"),
         (b"\xff", "no valid JSON"),
@@ -196,3 +267,25 @@ def test_the_fingerprint_follows_configuration_and_layout(tmp_path: Path) -> Non
     assert fingerprint("one") == fingerprint("two")
     assert fingerprint("three", rope_theta=5.0) != fingerprint("one")
     assert fingerprint("four", vocab_size=321) != fingerprint("one")
+
+
+def test_the_fingerprint_follows_the_modules_of_sentence_transformers(tmp_path: Path) -> None:
+    def fingerprint() -> str:
+        with open_checkpoint(folder) as checkpoint:
+            return checkpoint.fingerprint()
+
+    folder = tmp_path / "embedder"
+    shutil.copytree(PARITY / "gemma-embedding", folder)
+    seen = [fingerprint()]
+    assert fingerprint() == seen[0]
+    dense = next(folder.glob("*_Dense/model.safetensors"))
+    changes = {
+        dense: safetensors_bytes({"linear.weight": np.zeros((3, 5), dtype=np.float32)}),
+        dense.parent / "config.json": b"{}",
+        folder / "1_Pooling" / "config.json": b'{"pooling_mode_cls_token": true}',
+        folder / "modules.json": b"[]",
+    }
+    for path, content in changes.items():
+        path.write_bytes(content)
+        seen.append(fingerprint())
+    assert len(set(seen)) == len(changes) + 1

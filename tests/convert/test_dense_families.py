@@ -253,7 +253,7 @@ REFUSED: list[tuple[str, Changes, str]] = [
     ("gemma3-multimodal", {"text_config": ABSENT}, "text_config is missing"),
     (
         "mistral3-multimodal",
-        {"text_config": {"model_type": "ministral3"}},
+        {"text_config": {"model_type": "mistral4"}},
         r"text_config\.model_type must be 'mistral'",
     ),
     ("phi3", {"rope_parameters": {"rope_type": "longrope"}}, "long_factor must be a list of 4"),

@@ -95,3 +95,10 @@ def test_tensors_of_different_types_make_no_stack() -> None:
     floats = Weights((2, 4), "F32", computed(numbers(2, 4)).read, ("first",))
     with pytest.raises(BadTensor, match="'first'"):
         stacked([floats, halves])
+
+
+def test_rows_that_are_a_run_in_another_order_are_reordered() -> None:
+    matrix = computed(np.arange(8, dtype=np.float32).reshape(4, 2))
+    order = np.array([2, 0, 3, 1])
+    assert rows_of_each(matrix, order).read(0, 4)[:, 0].tolist() == [4, 0, 6, 2]
+    assert rows_of_each(matrix, order[:2]).read(0, 2)[:, 0].tolist() == [4, 0]

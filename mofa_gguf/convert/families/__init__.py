@@ -1,7 +1,8 @@
 """Model families: one small file each, registered once, found by the class in config.json.
 
 To add a family, write a module in this folder with a :class:`~.base.Family` under
-:func:`register`; nothing else changes.
+:func:`register`; nothing else changes. Other distributions add families through a hook
+(:mod:`mofa_gguf.convert.plugins`).
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def _modules() -> Iterator[str]:
 
 
 def family_of(checkpoint: Checkpoint) -> Family:
-    """The family for a checkpoint.
+    """The family for a checkpoint: ours, or else a plugin's (:mod:`mofa_gguf.convert.plugins`).
 
     Raises UnsupportedArchitecture, which lists the known ones, and CheckpointError where
     config.json names no architecture.
@@ -67,5 +68,14 @@ def family_of(checkpoint: Checkpoint) -> Family:
         )
     for name in names:
         if name in families:
-            return families[name](checkpoint, name)
-    raise UnsupportedArchitecture(checkpoint.config.path, names[0], list(families))
+            return families[name].chosen(checkpoint)(checkpoint, name)
+    # Imported here: the plugins' side needs the families.
+    from mofa_gguf.convert.plugins import discover
+
+    found = discover()
+    for name in names:
+        if name in found.families:
+            return found.families[name].chosen(checkpoint)(checkpoint, name)
+    raise UnsupportedArchitecture(
+        checkpoint.config.path, names[0], [*families, *found.families], broken=found.problems
+    )

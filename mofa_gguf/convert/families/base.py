@@ -118,6 +118,11 @@ class Family(ABC):
         self.warnings: list[str] = []
         self.skipped: dict[str, str] = {}
 
+    @classmethod
+    def chosen(cls, checkpoint: Checkpoint) -> type[Family]:
+        """The family itself, or another where a class of transformers has several inside."""
+        return cls
+
     @abstractmethod
     def dimensions(self) -> Dimensions:
         """The sizes from config.json; "vocab" and "layers" must be among them."""
@@ -177,7 +182,7 @@ class Family(ABC):
                 raise BadTensor(self.checkpoint.file_of(name), name, problem)
             available[canonical] = name
         used: set[str] = set()
-        for rule, source, target in self._expanded(dimensions["layers"]):
+        for rule, source, target in self.expanded(dimensions["layers"]):
             names = [source]
             if "{e}" in source:
                 names = [source.format(e=expert) for expert in range(dimensions[rule.stack])]
@@ -199,7 +204,7 @@ class Family(ABC):
             if name not in used:
                 self._skip(canonical, name)
 
-    def _expanded(self, n_layers: int) -> Iterator[tuple[Rule, str, str]]:
+    def expanded(self, n_layers: int) -> Iterator[tuple[Rule, str, str]]:
         """Every rule that counts, with its names filled in: per layer where it has ``{i}``."""
         active = [
             rule

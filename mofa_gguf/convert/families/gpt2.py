@@ -38,7 +38,7 @@ class Gpt2(Decoder):
         "n_positions": "max_position_embeddings",
     }
     defaults: ClassVar[Mapping[str, object]] = {"max_position_embeddings": 1024}
-    activations = ("gelu_new", "gelu_pytorch_tanh")
+    activations: ClassVar[tuple[str, ...]] = ("gelu_new", "gelu_pytorch_tanh")
     activation_names = ("activation_function",)
     fixed: ClassVar[Mapping[str, object]] = {
         "scale_attn_weights": True,

@@ -25,7 +25,7 @@ _MLP = "model.layers.{i}.mlp"
 _QUERY, _KEY = paired_rotation("heads"), paired_rotation("kv_heads")
 
 
-@register("LlamaForCausalLM", "MistralForCausalLM")
+@register("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM")
 class Llama(Decoder):
     """Pre-norm decoder with gated feed-forward; biases where the configuration has them."""
 

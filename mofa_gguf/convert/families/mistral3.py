@@ -1,4 +1,4 @@
-"""The text part of Mistral Small 3.1 and 3.2: a Mistral."""
+"""The text part of Mistral Small 3.1 and 3.2, a Mistral, and of Ministral 3."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import ClassVar
 
 from mofa_gguf.convert.checkpoint import Checkpoint
 from mofa_gguf.convert.families import register
+from mofa_gguf.convert.families.base import Family
 from mofa_gguf.convert.families.llama import Llama
+from mofa_gguf.convert.families.ministral3 import MultimodalMinistral3
 from mofa_gguf.convert.families.text_part import TextPart
 
 
@@ -24,6 +26,13 @@ class MultimodalMistral3(TextPart, Llama):
         "num_key_value_heads": 8,
         "max_position_embeddings": 131_072,
     }
+
+    @classmethod
+    def chosen(cls, checkpoint: Checkpoint) -> type[Family]:
+        """Ministral 3 is stored under the same class."""
+        text = checkpoint.config.section("text_config")
+        kind = text.values.get("model_type") if text is not None else None
+        return MultimodalMinistral3 if kind == "ministral3" else cls
 
     def __init__(self, checkpoint: Checkpoint, source_architecture: str) -> None:
         super().__init__(checkpoint, source_architecture)

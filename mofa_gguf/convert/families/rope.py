@@ -186,8 +186,8 @@ class Rope:
 
 
 KINDS = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
-# Names that LongRoPE had before.
-_RENAMED_KINDS = {"su": "longrope"}
+# Names that LongRoPE had before, and the one of ropes in sections, which are read elsewhere.
+_RENAMED_KINDS = {"su": "longrope", "mrope": "default"}
 
 
 def _magnitude(factor: float, mscale: float = 1.0) -> float:

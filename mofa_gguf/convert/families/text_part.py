@@ -9,7 +9,7 @@ from mofa_gguf.convert.checkpoint import Checkpoint
 from mofa_gguf.convert.families.decoder import Decoder
 
 _REASON = "only the text part is converted"
-_OTHER_PARTS = ("vision_tower.", "multi_modal_projector.")
+_OTHER_PARTS = ("vision_tower.", "multi_modal_projector.", "visual.", "image_newline")
 
 
 class TextPart(Decoder):
@@ -20,9 +20,14 @@ class TextPart(Decoder):
         **{f"{part}*": _REASON for part in _OTHER_PARTS},
     }
 
+    may_be_flat: ClassVar[bool] = False
+    """Whether config.json may keep the language model's values outside of text_config."""
+
     def __init__(self, checkpoint: Checkpoint, source_architecture: str) -> None:
         super().__init__(checkpoint, source_architecture)
         text = checkpoint.config.section("text_config")
+        if text is None and self.may_be_flat:
+            text = checkpoint.config
         if text is None:
             raise checkpoint.config.fail("text_config", "is missing")
         self.config = text.completed(self.defaults, self.renamed)

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mofa_gguf.convert.errors import TokenizerError
-from mofa_gguf.convert.tokenizer.hf_json import AddedToken, parse_added_token
+from mofa_gguf.convert.tokenizer.fim import FIM_TEXTS
+from mofa_gguf.convert.tokenizer.hf_json import AddedToken, TokenizerJson, parse_added_token
+from mofa_gguf.convert.tokenizer.special import KNOWN_ENDS
 from mofa_gguf.convert.tokenizer.vocabulary import ADDED_TOKEN_SCORE, TokenTable, TokenType
 
 # Control tokens that some published tokenizers do not mark as special, beside those in angle
@@ -18,6 +20,9 @@ def looks_like_control(text: str) -> bool:
     """Whether an added token is one that no user may forge, though it is not marked special."""
     return (
         text in _UNMARKED_CONTROL
+        # llama.cpp takes these for control tokens, whatever a file says.
+        or text in KNOWN_ENDS
+        or text in FIM_TEXTS
         or (text.startswith("<|") and text.endswith("|>"))
         or (text.startswith("<\uff5c") and text.endswith("\uff5c>"))
         or (text.startswith("<unused") and text.endswith(">"))
@@ -52,6 +57,24 @@ def from_tokenizer_config(config: Mapping[str, object], path: Path) -> list[Adde
             raise TokenizerError(f"{path}: added_tokens_decoder has the impossible id {key[:20]!r}")
         tokens.append(parse_added_token(entry, int(key), path))
     return tokens
+
+
+def missing_entries(
+    document: TokenizerJson, listed: Iterable[AddedToken]
+) -> list[dict[str, object]]:
+    """Entries for listed tokens that a tokenizer.json lacks, in the order of their ids.
+
+    Fine-tunes of old keep their new tokens in added_tokens.json alone; transformers adds them when
+    it loads the tokenizer.
+    """
+    known = {token.content for token in document.added}
+    if document.model_type in ("BPE", "WordPiece"):
+        known |= document.vocabulary_mapping().keys()
+    # Entries come sorted by id: the tokenizers library counts on from the vocabulary.
+    missing = sorted(
+        (t for t in listed if t.content not in known and t.content), key=lambda t: t.id
+    )
+    return [token.entry(special=token_type(token) is TokenType.CONTROL) for token in missing]
 
 
 def named_special_tokens(

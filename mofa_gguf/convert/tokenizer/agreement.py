@@ -8,17 +8,17 @@ count against the vocabulary, but they are reported.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.tokenizer.battery import BatteryText
 from mofa_gguf.convert.tokenizer.reference import ReferenceTokenizer
-from mofa_gguf.engine.vocab import Vocab
 
 _N_SHOWN = 5
+_N_IN_ERROR = 3
 
 _CASE_CLASSES = "llama.cpp's version of this pre-tokenizer leaves combining marks out of words"
 
@@ -59,17 +59,24 @@ class Difference:
     expected: tuple[int, ...]
     actual: tuple[int, ...]
     cause: str | None = None
+    spellings: Mapping[int, str] = field(default_factory=dict, repr=False, compare=False)
+    """The entries of differing tokens in the vocabulary, by id."""
 
     def __str__(self) -> str:
         at = next(
             (i for i, (a, b) in enumerate(zip(self.expected, self.actual, strict=False)) if a != b),
             min(len(self.expected), len(self.actual)),
         )
-        window = slice(max(0, at - 1), at + 4)
+        window = slice(at, at + 4)
         return (
             f"{self.name} {self.text[:40]!r}: from token {at} the tokenizer gives "
-            f"{list(self.expected[window])}, llama.cpp {list(self.actual[window])}"
+            f"{self._shown(self.expected[window])}, llama.cpp {self._shown(self.actual[window])}"
         )
+
+    def _shown(self, tokens: tuple[int, ...]) -> str:
+        if not tokens:
+            return "nothing"
+        return " ".join(f"{self.spellings.get(t, '')!r:.24} ({t})" for t in tokens)
 
 
 class TokenizerMismatch(TokenizerError):
@@ -79,11 +86,12 @@ class TokenizerMismatch(TokenizerError):
     """
 
     def __init__(self, folder: Path, pre_tokenizer: str, agreement: Agreement) -> None:
-        differences = "; ".join(str(item) for item in agreement.first_differences[:3])
+        differences = "; ".join(map(str, agreement.first_differences[:_N_IN_ERROR]))
         super().__init__(
             f"{folder}: llama.cpp cannot tokenize as this tokenizer does; nearest is its "
             f"pre-tokenizer {pre_tokenizer!r}: {agreement.summary()} ({differences}); "
-            "allow a tokenizer mismatch to convert all the same"
+            "allow a tokenizer mismatch (--allow-tokenizer-mismatch) to convert all the same: "
+            "the file then keeps the tokenizer for this package, and other programs differ"
         )
         self.pre_tokenizer = pre_tokenizer
         self.agreement = agreement
@@ -132,32 +140,39 @@ class Agreement:
 
 
 def compare(
-    vocab: Vocab,
+    tokenize: Callable[[str], list[int]],
     reference: ReferenceTokenizer,
     texts: Iterable[BatteryText],
     *,
     kind: str,
     pre_tokenizer: str,
+    spelling: Callable[[int], str],
 ) -> Agreement:
-    """Tokenize every text both ways."""
+    """Tokenize every text both ways.
+
+    ``tokenize`` is llama.cpp's, or what the file makes of it; ``spelling`` gives a token's text.
+    """
     n_texts = n_agree = n_normalized = n_limited = 0
     explained: list[Difference] = []
     unexplained: list[Difference] = []
     for item in texts:
         n_texts += 1
         expected = reference.encode(item.text)
-        actual = vocab.tokenize(item.text)
+        actual = tokenize(item.text)
         if actual == expected:
             n_agree += 1
             continue
         cause = None
         normalized = reference.normalize(item.text)
-        if normalized != item.text and vocab.tokenize(normalized) == expected:
+        if normalized != item.text and tokenize(normalized) == expected:
             n_normalized += 1
             cause = "Unicode normalization"
         elif cause := limit(item, kind, pre_tokenizer):
             n_limited += 1
-        difference = Difference(item.name, item.text, tuple(expected), tuple(actual), cause)
+        spellings = {token: spelling(token) for token in {*expected, *actual}}
+        difference = Difference(
+            item.name, item.text, tuple(expected), tuple(actual), cause, spellings
+        )
         (explained if cause else unexplained).append(difference)
     shown = tuple(islice((*unexplained, *explained), _N_SHOWN))
     return Agreement(n_texts, n_agree, n_normalized, n_limited, shown)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.metadata import Metadata
-from mofa_gguf.convert.tokenizer.agreement import Agreement, TokenizerMismatch, compare
+from mofa_gguf.convert.tokenizer.agreement import Agreement, compare
 from mofa_gguf.convert.tokenizer.battery import FULL, QUICK, BatteryText
 from mofa_gguf.convert.tokenizer.chat_templates import chat_template_metadata, read_chat_templates
+from mofa_gguf.convert.tokenizer.exactness import Exactness, measure_exactness
 from mofa_gguf.convert.tokenizer.files import read_json
+from mofa_gguf.convert.tokenizer.judgement import Choice, judge
 from mofa_gguf.convert.tokenizer.pretokenizer import rank
 from mofa_gguf.convert.tokenizer.reference import HuggingFaceReference
+from mofa_gguf.convert.tokenizer.response_template import response_template_metadata
 from mofa_gguf.convert.tokenizer.sampling import read_sampling_defaults
 from mofa_gguf.convert.tokenizer.sources import TokenizerSource, open_source
 from mofa_gguf.convert.tokenizer.special import (
@@ -33,12 +35,6 @@ logger = logging.getLogger(__name__)
 
 # Loading a vocabulary of 128,000 tokens takes llama.cpp half a second.
 _N_FULL_TRIES = 4
-
-
-@dataclass(frozen=True)
-class _Choice:
-    pre_tokenizer: str
-    agreement: Agreement
 
 
 def build_vocabulary(
@@ -79,36 +75,45 @@ def build_vocabulary(
     metadata.update(special.metadata())
     choice = _choose(source, metadata)
     metadata.string("tokenizer.ggml.pre", choice.pre_tokenizer)
+    metadata.update(choice.exactness.metadata)
     templates = read_chat_templates(folder, tokenizer_config)
     metadata.update(chat_template_metadata(templates))
+    path = folder / "tokenizer_config.json"
+    metadata.update(response_template_metadata(tokenizer_config, path))
     path = folder / "generation_config.json"
     metadata.update(read_sampling_defaults(generation_config, path))
 
-    warnings = [*source.tables.warnings, *special.warnings]
-    warnings += _judge(choice, folder, allow_mismatch=allow_mismatch)
+    warnings = [*source.warnings, *source.tables.warnings, *special.warnings]
+    warnings += judge(choice, folder, allow_mismatch=allow_mismatch)
     return Vocabulary(
         kind=source.tables.kind,
         pre_tokenizer=choice.pre_tokenizer,
         n_tokens=n_vocab,
         reference=source.reference,
         agreement=choice.agreement,
+        kept=choice.exactness.kept,
         warnings=tuple(warnings),
         _metadata=metadata,
     )
 
 
-def check_vocabulary(gguf_path: Path | str, vocabulary: Vocabulary) -> Agreement:
+def check_vocabulary(
+    gguf_path: Path | str, vocabulary: Vocabulary, *, natively: bool = False
+) -> Agreement:
     """Load the vocabulary of a written file with llama.cpp and compare it on the whole battery.
 
-    Raises ModelFileError when llama.cpp refuses the file.
+    With ``natively``, llama.cpp alone is compared, as other programs read the file; otherwise what
+    the file keeps of the checkpoint's tokenizer takes part. Raises ModelFileError when the file is
+    damaged or llama.cpp refuses it.
     """
-    with VocabFile(gguf_path) as file:
+    with VocabFile(gguf_path, natively=natively) as file:
         return compare(
-            file.vocab,
+            file.vocab.tokenize,
             vocabulary.reference,
             FULL,
             kind=vocabulary.kind,
             pre_tokenizer=vocabulary.pre_tokenizer,
+            spelling=file.vocab.text,
         )
 
 
@@ -127,18 +132,17 @@ def _special_tokens(
     return complete_for_kind(special, source.tables, surroundings, sources.folder)
 
 
-def _choose(source: TokenizerSource, metadata: Metadata) -> _Choice:
+def _choose(source: TokenizerSource, metadata: Metadata) -> Choice:
     """Try pre-tokenizers with the real vocabulary, best first; the first that agrees wins."""
-    best: _Choice | None = None
+    best: Choice | None = None
     with tempfile.TemporaryDirectory(prefix="mofa-gguf-") as temporary:
         path = Path(temporary) / "vocabulary.gguf"
         for name in _candidates(source, Path(temporary)):
             write_vocabulary_file(path, metadata, pre_tokenizer=name)
-            agreement = _measure(path, source, name, quickly=best is not None)
-            choice = _Choice(name, agreement)
-            if best is None or _quality(agreement) > _quality(best.agreement):
+            choice = _measure(path, source, name, quickly=best is not None)
+            if best is None or _quality(choice.agreement) > _quality(best.agreement):
                 best = choice
-            if agreement.complete:
+            if choice.agreement.complete:
                 break
     assert best is not None
     return best
@@ -158,20 +162,28 @@ def _candidates(source: TokenizerSource, folder: Path) -> list[str]:
     return [candidate.name for candidate in ranked[:_N_FULL_TRIES]]
 
 
-def _measure(path: Path, source: TokenizerSource, name: str, *, quickly: bool) -> Agreement:
+def _measure(path: Path, source: TokenizerSource, name: str, *, quickly: bool) -> Choice:
     """The whole battery, unless ``quickly`` and the first texts already speak against it."""
+    kind = source.tables.kind
 
     def over(vocab: Vocab, texts: tuple[BatteryText, ...]) -> Agreement:
-        kind = source.tables.kind
-        return compare(vocab, source.reference, texts, kind=kind, pre_tokenizer=name)
+        return compare(
+            vocab.tokenize_natively,
+            source.reference,
+            texts,
+            kind=kind,
+            pre_tokenizer=name,
+            spelling=vocab.text,
+        )
 
     try:
-        with VocabFile(path) as file:
+        with VocabFile(path, natively=True) as file:
             if quickly:
                 first = over(file.vocab, QUICK)
                 if not first.acceptable:
-                    return first
-            return over(file.vocab, FULL)
+                    return Choice(name, first, Exactness())
+            exactness = measure_exactness(file.vocab, source.reference, source.document, kind=kind)
+            return Choice(name, over(file.vocab, FULL), exactness)
     except EngineError as error:
         raise TokenizerError(f"llama.cpp refuses the vocabulary ({error})") from error
 
@@ -179,17 +191,3 @@ def _measure(path: Path, source: TokenizerSource, name: str, *, quickly: bool) -
 def _quality(agreement: Agreement) -> tuple[float, float]:
     n = agreement.n_texts
     return (-agreement.n_unexplained / n, agreement.n_agree / n)
-
-
-def _judge(choice: _Choice, folder: Path, *, allow_mismatch: bool) -> list[str]:
-    """Warnings about an imperfect agreement; TokenizerMismatch where it must not pass."""
-    agreement = choice.agreement
-    if agreement.complete:
-        return []
-    first = agreement.first_differences[0]
-    if agreement.acceptable or allow_mismatch:
-        return [
-            f"llama.cpp does not tokenize every text as the checkpoint's tokenizer does: "
-            f"{agreement.summary()} ({first.cause or 'unexplained'}; first: {first})"
-        ]
-    raise TokenizerMismatch(folder, choice.pre_tokenizer, agreement)

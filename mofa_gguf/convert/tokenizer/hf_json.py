@@ -6,6 +6,7 @@ tokenizers/src/tokenizer/serialization.rs).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,22 @@ class AddedToken:
     id: int
     content: str
     special: bool
+    lstrip: bool = False
+    rstrip: bool = False
+    single_word: bool = False
+    normalized: bool = False
+
+    def entry(self, *, special: bool) -> dict[str, object]:
+        """Its form in ``added_tokens``."""
+        return {
+            "id": self.id,
+            "content": self.content,
+            "single_word": self.single_word,
+            "lstrip": self.lstrip,
+            "rstrip": self.rstrip,
+            "normalized": self.normalized,
+            "special": special,
+        }
 
 
 class TokenizerJson:
@@ -55,6 +72,38 @@ class TokenizerJson:
     def step(self, section: str, kind: str) -> dict[str, Any] | None:
         """The first step of this type in the section."""
         return next((step for step in self.steps(section) if step.get("type") == kind), None)
+
+    def compact(self) -> str:
+        """The whole document in as few bytes as JSON allows."""
+        return json.dumps(self._value, ensure_ascii=False, separators=(",", ":"))
+
+    def renumbered(self, ids: Mapping[str, int]) -> TokenizerJson:
+        """The document with the ids that the `tokenizers` library gives its added tokens.
+
+        The library counts on from the vocabulary, whatever a file says.
+        """
+        entries = self._value.get("added_tokens")
+        assert isinstance(entries, list)
+        listed = [{**entry, "id": ids.get(entry["content"], entry["id"])} for entry in entries]
+        return TokenizerJson({**self._value, "added_tokens": listed}, self.text, self.path)
+
+    def with_added(self, entries: Sequence[Mapping[str, object]]) -> TokenizerJson:
+        """The document with more added tokens behind its own."""
+        if not entries:
+            return self
+        own = self._value.get("added_tokens") or []
+        assert isinstance(own, list)
+        value = {**self._value, "added_tokens": [*own, *entries]}
+        return TokenizerJson(value, json.dumps(value), self.path)
+
+    def within(self, n_vocab: int) -> TokenizerJson:
+        """The document without added tokens that have no row in the embedding matrix."""
+        if all(token.id < n_vocab for token in self.added):
+            return self
+        entries = self._value.get("added_tokens")
+        assert isinstance(entries, list)
+        value = {**self._value, "added_tokens": [e for e in entries if e["id"] < n_vocab]}
+        return TokenizerJson(value, json.dumps(value), self.path)
 
     def broken(self, problem: str) -> TokenizerError:
         """An error that names this file."""
@@ -123,7 +172,10 @@ def parse_added_token(entry: object, token: object, path: Path) -> AddedToken:
     content = entry.get("content")
     if type(number) is not int or not 0 <= number < MAX_TOKENS or not isinstance(content, str):
         raise TokenizerError(f"{path}: an added token needs a content and an id, not {entry!r:.80}")
-    return AddedToken(number, content, entry.get("special") is True)
+    flags = {
+        name: entry.get(name) is True for name in ("lstrip", "rstrip", "single_word", "normalized")
+    }
+    return AddedToken(number, content, entry.get("special") is True, **flags)
 
 
 def parse_merges(raw: Sequence[object], path: Path) -> list[tuple[str, str]]:

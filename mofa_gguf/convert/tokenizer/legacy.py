@@ -24,10 +24,43 @@ from mofa_gguf.convert.tokenizer.vocabulary import TokenType
 # tokenizer_config.json and special_tokens_map.json.
 Settings = tuple[Mapping[str, object], Mapping[str, object]]
 
-# Tokenizer classes whose vocab.json and merges.txt mean GPT-2's splitting. Others split otherwise
-# and say so only in code.
-_ROBERTA_CLASSES = ("RobertaTokenizer", "BartTokenizer")
-_GPT2_CLASSES = ("", "GPT2Tokenizer", "CodeGenTokenizer", *_ROBERTA_CLASSES)
+_ROBERTA_CLASSES = ("RobertaTokenizer", "BartTokenizer", "LEDTokenizer", "LongformerTokenizer")
+_NFC: Mapping[str, object] = {"type": "NFC"}
+_GPT2: tuple[Mapping[str, object], ...] = ()
+_DIGITS: Mapping[str, object] = {"type": "Digits", "individual_digits": True}
+
+
+def _splitting(pattern: str) -> Mapping[str, object]:
+    return {
+        "type": "Split",
+        "pattern": {"Regex": pattern},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+
+
+_QWEN2 = _splitting(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN35 = _splitting(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# Tokenizer class -> what its code says of vocab.json and merges.txt: the normalizer and the steps
+# that split before the bytes are spelled (models/*/tokenization_*.py in huggingface/transformers).
+# Without such a step, GPT-2's regular expression splits.
+_CLASSES: Mapping[str, tuple[Mapping[str, object] | None, tuple[Mapping[str, object], ...]]] = {
+    "": (None, _GPT2),
+    "GPT2Tokenizer": (None, _GPT2),
+    "CodeGenTokenizer": (None, _GPT2),
+    "WhisperTokenizer": (None, _GPT2),
+    **dict.fromkeys(_ROBERTA_CLASSES, (None, _GPT2)),
+    "GPTNeoXTokenizer": (_NFC, _GPT2),
+    "CohereTokenizer": (_NFC, (_DIGITS,)),
+    "Qwen2Tokenizer": (_NFC, (_QWEN2,)),
+    "Qwen3_5Tokenizer": (_NFC, (_QWEN35,)),
+}
 _BERT_SPECIAL = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 
 
@@ -41,22 +74,26 @@ def read_vocab_and_merges(
         return None
     config = settings[0]
     name = _class_name(config)
-    if name not in _GPT2_CLASSES:
+    if name not in _CLASSES:
+        known = ", ".join(filter(None, _CLASSES))
         raise TokenizerError(
-            f"{folder}: vocab.json and merges.txt of a {name} do not say how it splits text; "
-            "save the tokenizer with a tokenizer.json beside them"
+            f"{folder}: vocab.json and merges.txt of a {name:.60} do not say how it splits text "
+            f"(known are {known}); save the tokenizer with a tokenizer.json beside them"
         )
+    normalizer, steps = _CLASSES[name]
     vocabulary = _checked(parse_json_object(vocabulary_data, folder / "vocab.json"), folder)
-    known = {token.id for token in added}
-    named = named_special_tokens(({"eos_token": "<|endoftext|>"}, *settings), vocabulary, known)
+    taken = {token.id for token in added}
+    named = named_special_tokens(({"eos_token": "<|endoftext|>"}, *settings), vocabulary, taken)
     prefix = config.get("add_prefix_space") is True
     lines = (line.rstrip("\r") for line in merges_text.split("\n"))
     step = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True}
+    by_regex = all(step["type"] != "Split" for step in steps)
+    splitting = [*steps, {**step, "use_regex": by_regex}]
     document: dict[str, object] = {
         "version": "1.0",
         "added_tokens": _added_entries([*named, *added]),
-        "normalizer": None,
-        "pre_tokenizer": {**step, "use_regex": True},
+        "normalizer": normalizer,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": splitting},
         "decoder": {**step, "use_regex": True},
         "post_processor": _roberta_processing(vocabulary) if name in _ROBERTA_CLASSES else None,
         "model": {
@@ -148,15 +185,7 @@ def _boolean_or_none(value: object) -> bool | None:
 
 def _added_entries(added: Sequence[AddedToken]) -> list[dict[str, object]]:
     return [
-        {
-            "id": token.id,
-            "content": token.content,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": token_type(token) is TokenType.CONTROL,
-        }
+        token.entry(special=token_type(token) is TokenType.CONTROL)
         for token in sorted(added, key=lambda token: token.id)
     ]
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from mofa_gguf.convert.errors import TokenizerError
+from mofa_gguf.convert.tokenizer.added import token_type
 from mofa_gguf.convert.tokenizer.hf_json import TokenizerJson
+from mofa_gguf.convert.tokenizer.vocabulary import TokenType
+from mofa_gguf.engine import kept_tokenizer
+from mofa_gguf.engine.normalizing import FORMS, UnicodeForm
 
 T = TypeVar("T")
-UnicodeForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
-_FORMS: tuple[UnicodeForm, ...] = ("NFC", "NFD", "NFKC", "NFKD")
 
 
 class ReferenceTokenizer(Protocol):
@@ -36,19 +38,11 @@ class ReferenceTokenizer(Protocol):
 
 
 def shielded(what: str, call: Callable[[], T]) -> T:
-    """Run a call into the `tokenizers` library; whatever it throws becomes TokenizerError.
-
-    The library raises bare Exception, and a panic of its Rust code arrives as a PanicException,
-    which derives from BaseException and cannot be imported.
-    """
+    """Run a call into the `tokenizers` library; whatever it throws becomes TokenizerError."""
     try:
-        return call()
-    except Exception as error:
-        raise TokenizerError(f"{what} ({_first_line(error)})") from error
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        raise TokenizerError(f"{what} ({_first_line(error)})") from error
+        return kept_tokenizer.shielded(call)
+    except kept_tokenizer.LibraryFailure as error:
+        raise TokenizerError(f"{what} ({error})") from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -59,21 +53,23 @@ class HuggingFaceReference:
     """A tokenizer.json run by the `tokenizers` library."""
 
     def __init__(self, source: TokenizerJson) -> None:
-        from tokenizers import Tokenizer
-
         self._name = str(source.path)
         self._tokenizer: Any = shielded(
             f"{self._name}: the tokenizers library cannot load it",
-            lambda: Tokenizer.from_str(source.text),
+            lambda: kept_tokenizer.load_tokenizer(source.text),
         )
-        # Neither belongs to the vocabulary, and a huge padding length would fill the memory.
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
-        if source.model.get("dropout"):
-            self._tokenizer.model.dropout = None
-        steps = {step.get("type") for step in source.steps("normalizer")}
-        self._forms = [form for form in _FORMS if form in steps]
+        # What the file will mark as control must not come of text, whatever tokenizer.json says.
+        control = {t.content for t in source.added if token_type(t) is TokenType.CONTROL}
+        added = shielded(self._name, self._tokenizer.get_added_tokens_decoder)
+        marked = [token for token in added.values() if token.content in control]
+        shielded(self._name, lambda: self._tokenizer.add_special_tokens(marked))
+        normalizing = [step.get("type") for step in source.steps("normalizer")]
+        self._forms = [form for form in FORMS if form in normalizing]
+        # The form that is all of its normalization, if it is one.
+        self.only_form: UnicodeForm | None = (
+            self._forms[0] if len(normalizing) == 1 and self._forms else None
+        )
         # BERT's lower-casing and accent stripping are Unicode work too.
         self._bert = source.step("normalizer", "BertNormalizer") is not None
 
@@ -84,6 +80,19 @@ class HuggingFaceReference:
             lambda: self._tokenizer.encode(text, add_special_tokens=False),
         )
         return list(encoding.ids)
+
+    def encode_with_control(self, text: str) -> list[int]:
+        """Like :meth:`encode`, but control tokens written out in the text are read as tokens."""
+        self._tokenizer.encode_special_tokens = False
+        try:
+            return self.encode(text)
+        finally:
+            self._tokenizer.encode_special_tokens = True
+
+    def added_ids(self) -> dict[str, int]:
+        """The ids that the library gives to added tokens, by their texts."""
+        decoder = shielded(self._name, self._tokenizer.get_added_tokens_decoder)
+        return {token.content: number for number, token in decoder.items()}
 
     def normalize(self, text: str) -> str:
         """See ReferenceTokenizer."""

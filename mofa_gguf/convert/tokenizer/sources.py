@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.tokenizer.added import (
     from_added_tokens_json,
     from_tokenizer_config,
+    missing_entries,
     token_type,
 )
 from mofa_gguf.convert.tokenizer.bpe import read_byte_level_bpe
@@ -39,6 +40,7 @@ from mofa_gguf.convert.tokenizer.sentencepiece_model import (
     parse_sentencepiece,
 )
 from mofa_gguf.convert.tokenizer.spm import read_spm_json, read_spm_model
+from mofa_gguf.convert.tokenizer.tekken import read_tekken, tekken_roles
 from mofa_gguf.convert.tokenizer.unigram import read_unigram_json, read_unigram_model
 from mofa_gguf.convert.tokenizer.vocabulary import KindVocabulary, TokenType
 from mofa_gguf.convert.tokenizer.wordpiece import read_wordpiece
@@ -46,7 +48,10 @@ from mofa_gguf.convert.tokenizer.wordpiece import read_wordpiece
 logger = logging.getLogger(__name__)
 
 _MODEL_FILES = ("tokenizer.model", "spiece.model")
-_LOOKED_FOR = "tokenizer.json, tokenizer.model, spiece.model, vocab.json with merges.txt, vocab.txt"
+_LOOKED_FOR = (
+    "tokenizer.json, tekken.json, tokenizer.model, spiece.model, vocab.json with merges.txt, "
+    "vocab.txt"
+)
 
 
 @dataclass(frozen=True)
@@ -67,16 +72,22 @@ class TokenizerSource:
     runs_post_processor: bool = True
     default_add: tuple[bool, bool] = (False, False)
     known_ids: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def open_source(
     folder: Path, *, tokenizer_config: Mapping[str, object], n_vocab: int
 ) -> TokenizerSource:
     """Find and open the folder's tokenizer. Raises TokenizerError, naming what was looked for."""
+    added = _listed_added_tokens(folder, tokenizer_config)
     document = _read_document(folder)
     if document is not None:
+        document = document.with_added(missing_entries(document, added))
         return _from_document(document, folder, n_vocab=n_vocab)
-    added = _listed_added_tokens(folder, tokenizer_config)
+    document = read_tekken(folder)
+    if document is not None:
+        source = _from_document(document, folder, n_vocab=n_vocab)
+        return replace(source, known_ids=tekken_roles(document))
     model_file = _read_model_file(folder)
     if model_file is not None:
         return _from_model(*model_file, added, n_vocab=n_vocab)
@@ -86,11 +97,6 @@ def open_source(
         document = read_vocab_txt(folder, settings, added)
     if document is not None:
         return _from_document(document, folder, n_vocab=n_vocab)
-    if (folder / "tekken.json").is_file():
-        raise TokenizerError(
-            f"{folder}: a tekken.json alone is not supported; "
-            "save the tokenizer with a tokenizer.json beside it"
-        )
     raise TokenizerError(f"{folder}: there is no tokenizer; looked for {_LOOKED_FOR}")
 
 
@@ -119,16 +125,33 @@ def _listed_added_tokens(folder: Path, tokenizer_config: Mapping[str, object]) -
 
 
 def _from_document(document: TokenizerJson, folder: Path, *, n_vocab: int) -> TokenizerSource:
+    tables = _document_tables(document, folder, n_vocab=n_vocab)
+    reference = HuggingFaceReference(document)
+    ids = reference.added_ids()
+    moved = [token for token in document.added if ids.get(token.content, token.id) != token.id]
+    warnings = []
+    if moved:
+        document = document.renumbered(ids)
+        tables = _document_tables(document, folder, n_vocab=n_vocab)
+        warnings.append(
+            f"{len(moved)} added tokens have other ids than {document.path.name} says, because the "
+            f"tokenizers library counts on from the vocabulary ({moved[0].content!r}: "
+            f"{ids[moved[0].content]}, not {moved[0].id})"
+        )
+    within = document.within(n_vocab)
+    if within is not document:
+        reference = HuggingFaceReference(within)
     token_ids: dict[str, int] = {}
     if document.model_type in ("BPE", "WordPiece"):
         token_ids.update(document.vocabulary_mapping())
     token_ids.update((token.content, token.id) for token in document.added)
     return TokenizerSource(
-        _document_tables(document, folder, n_vocab=n_vocab),
-        HuggingFaceReference(document),
-        document,
+        tables,
+        reference,
+        within,
         token_ids,
         runs_post_processor=document.section("post_processor") is not None,
+        warnings=tuple(warnings),
     )
 
 

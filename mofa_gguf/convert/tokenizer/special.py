@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.metadata import Metadata
+from mofa_gguf.convert.tokenizer.fim import FIM_KEYS, fim_tokens
 from mofa_gguf.convert.tokenizer.vocabulary import KindVocabulary, TokenType
 
 # Role -> GGUF key (the misspelling of "separator" is the format's).
@@ -26,11 +27,12 @@ _KEYS = {
     "pad": "tokenizer.ggml.padding_token_id",
     "cls": "tokenizer.ggml.cls_token_id",
     "mask": "tokenizer.ggml.mask_token_id",
+    **FIM_KEYS,
 }
 _NAMED_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _MAX_END_TOKENS = 256
 # Texts that llama.cpp takes for an end of generation without being told (src/llama-vocab.cpp).
-_KNOWN_ENDS = frozenset(
+KNOWN_ENDS = frozenset(
     {
         "</s>",
         "<EOT>",
@@ -128,7 +130,8 @@ def read_special_tokens(
                 f"in the model, which has {n_vocab}"
             )
         _add_as_measured(tokens, before, behind)
-    known_ends = {token_ids[text] for text in _KNOWN_ENDS if text in token_ids}
+    tokens.ids.update(fim_tokens(sources.tokenizer_config, token_ids, n_vocab))
+    known_ends = {token_ids[text] for text in KNOWN_ENDS if text in token_ids}
     _collect_ends(tokens, _ids_of(sources, "eos_token_id", n_vocab, []), known_ends)
     return tokens
 

@@ -12,6 +12,7 @@ from mofa_gguf.convert.metadata import Metadata
 
 if TYPE_CHECKING:
     from mofa_gguf.convert.tokenizer.agreement import Agreement
+    from mofa_gguf.convert.tokenizer.exactness import Kept
     from mofa_gguf.convert.tokenizer.reference import ReferenceTokenizer
 
 # No known vocabulary has a tenth of this; a bound keeps a lying id from filling the memory.
@@ -187,8 +188,9 @@ class Vocabulary:
 
     ``kind`` is ``bpe``, ``spm``, ``unigram`` or ``wordpiece``; ``pre_tokenizer`` is llama.cpp's
     name of the chosen pre-tokenizer ("default" for kinds that have none); ``agreement`` says how
-    llama.cpp, given these keys, agreed with ``reference`` on the battery; ``warnings`` are whole
-    sentences for the report.
+    llama.cpp alone, given these keys, agreed with ``reference`` on the battery; ``kept`` is what
+    the file holds so that this package agrees everywhere; ``warnings`` are whole sentences for the
+    report.
     """
 
     kind: str
@@ -196,6 +198,7 @@ class Vocabulary:
     n_tokens: int
     reference: ReferenceTokenizer
     agreement: Agreement
+    kept: Kept
     warnings: tuple[str, ...]
     _metadata: Metadata = field(repr=False)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
+from collections import Counter
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from tokenizers.processors import TemplateProcessing
 
 from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.tokenizer.battery import FULL
+from mofa_gguf.convert.tokenizer.sentencepiece_model import parse_sentencepiece
 
 SENTENCES = [
     "The small boat crossed the bay before noon and came back at dusk.",
@@ -131,3 +135,98 @@ def n_rows(folder: Path, config: Mapping[str, Any]) -> int:
     document = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     ids = [*document["model"]["vocab"].values(), *(t["id"] for t in document["added_tokens"])]
     return int(max(ids)) + 1
+
+
+def as_hugging_face(folder: Path, *, metaspace: bool, prefix: bool = True) -> Any:
+    """The BPE of a tokenizer.model as the `tokenizers` library runs it (as Llama's converters)."""
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    vocabulary = {processor.IdToPiece(i): i for i in range(processor.GetPieceSize())}
+    merges = []
+    for merged in vocabulary:
+        pairs = [(merged[:at], merged[at:]) for at in range(1, len(merged))]
+        here = [pair for pair in pairs if pair[0] in vocabulary and pair[1] in vocabulary]
+        here.sort(key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
+        merges += [(vocabulary[merged], pair) for pair in here if vocabulary[merged] > 258]
+    ordered = [pair for _, pair in sorted(merges, key=lambda merge: merge[0])]
+    model = models.BPE(vocabulary, ordered, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    tokenizer = Tokenizer(model)
+    if metaspace:
+        scheme = "first" if prefix else "never"
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    else:
+        steps: list[Any] = [normalizers.Prepend("▁")] if prefix else []
+        tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return tokenizer
+
+
+def unigram_json(folder: Path) -> str:
+    """A T5-like tokenizer.json, with the character map of a SentencePiece model made for it."""
+    train_sentencepiece(folder, kind="unigram", name="unigram.model")
+    path = folder / "unigram.model"
+    model = parse_sentencepiece(path.read_bytes(), path.name)
+    path.unlink()
+    tokenizer = Tokenizer(models.Unigram([(p.text, p.score) for p in model.pieces], 0, False))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Precompiled(model.precompiled_charsmap),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    )
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    return str(tokenizer.to_str())
+
+
+TEKKEN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def tekken(*, n_merged: int, n_special: int = 24, listed: bool = False) -> dict[str, Any]:
+    """A tekken.json as Mistral's: bytes, then byte strings merged from frequent neighbours."""
+    words = [piece.encode() for text in SENTENCES for piece in text.split(" ")]
+    split = [[bytes([byte]) for byte in word] for word in words]
+    ranked = [bytes([byte]) for byte in range(256)]
+    while len(ranked) < 256 + n_merged:
+        pairs = Counter(pair for word in split for pair in pairwise(word))
+        (left, right), _ = min(pairs.items(), key=lambda item: (-item[1], item[0]))
+        ranked.append(left + right)
+        split = [_joined(word, left, right) for word in split]
+    vocab = [
+        {"rank": rank, "token_bytes": b64encode(token).decode(), "token_str": None}
+        for rank, token in enumerate(ranked)
+    ]
+    document: dict[str, Any] = {
+        "config": {
+            "pattern": TEKKEN,
+            "num_vocab_tokens": len(vocab),
+            "default_vocab_size": len(vocab) + n_special,
+            "default_num_special_tokens": n_special,
+            "version": "v3",
+        },
+        "vocab": vocab,
+    }
+    if listed:
+        names = ("<unk>", "<s>", "</s>", "[INST]", "[/INST]")
+        document["special_tokens"] = [
+            {"rank": rank, "token_str": name, "is_control": True} for rank, name in enumerate(names)
+        ]
+    return document
+
+
+def _joined(word: list[bytes], left: bytes, right: bytes) -> list[bytes]:
+    joined: list[bytes] = []
+    for part in word:
+        if joined and joined[-1] == left and part == right:
+            joined[-1] = left + right
+        else:
+            joined.append(part)
+    return joined

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import pytest
 
 from mofa_gguf.convert.errors import TokenizerError
-from mofa_gguf.convert.tokenizer import Vocabulary, check_vocabulary
+from mofa_gguf.convert.tokenizer import Kept, Vocabulary, check_vocabulary
 from mofa_gguf.convert.tokenizer.battery import FULL
+from mofa_gguf.convert.tokenizer.rare import rare_texts
 from mofa_gguf.engine.vocab import VocabFile
 from tests.convert.tokenizer.makers import plain
 
@@ -26,6 +27,7 @@ class Case(NamedTuple):
     pre_tokenizer: str
     n_normalized: int = 0
     n_limited: int = 0
+    kept: Kept = Kept.NOTHING
     tokenizer_json: str = "tokenizer.json"
     without: str = ""
 
@@ -33,33 +35,36 @@ class Case(NamedTuple):
 # Decomposed accents differ wherever the tokenizer normalizes (NFC), as llama.cpp does not.
 # WordPiece: Hangul after normalization; Devanagari, Bengali, Tamil lose their vowel signs.
 # Mistral's tokenizer.json does not prefix a space to a text that begins with one; llama.cpp does.
+# Kept besides: Falcon's punctuation of late Unicode versions, Phi 3's and RoBERTa's added tokens
+# that take white space with them, T5's idea of white space.
+FORM, WHOLE = Kept.NORMALIZER, Kept.TOKENIZER
 CASES = [
     Case("llama-3.2-3b", "bpe", "llama-bpe"),
-    Case("qwen2.5-14b-cogito", "bpe", "qwen2", n_normalized=1),
+    Case("qwen2.5-14b-cogito", "bpe", "qwen2", n_normalized=1, kept=FORM),
     Case("smollm2", "bpe", "smollm"),
     Case("gpt-2-dialogpt-small", "bpe", "gpt-2"),
     Case("gpt-2-dialogpt-small", "bpe", "gpt-2", without="tokenizer.json"),
     Case("deepseek-coder-6.7b", "bpe", "deepseek-coder"),
-    Case("falcon-40b", "bpe", "falcon"),
+    Case("falcon-40b", "bpe", "falcon", kept=WHOLE),
     Case("granite-3.1-1b-a400m", "bpe", "gpt-2"),
-    Case("olmo", "bpe", "gpt-2", n_normalized=1),
+    Case("olmo", "bpe", "gpt-2", n_normalized=1, kept=FORM),
     Case("olmo", "bpe", "dbrx", tokenizer_json="olmo2-dolma2.tokenizer.json"),
     Case("phi-2", "bpe", "gpt-2"),
-    Case("pythia-410m", "bpe", "gpt-2", n_normalized=1),
-    Case("roberta-base-squad2", "bpe", "gpt-2"),
+    Case("pythia-410m", "bpe", "gpt-2", n_normalized=1, kept=FORM),
+    Case("roberta-base-squad2", "bpe", "gpt-2", kept=WHOLE),
     Case("starcoder-wizardcoder-15b", "bpe", "smollm"),
     Case("llama-2-7b", "spm", "default"),
     Case("llama-2-7b", "spm", "default", without="tokenizer.json"),
     Case("llama-2-7b", "spm", "default", without="tokenizer.model"),
     Case("mixtral-8x22b-wizardlm2", "spm", "default"),
-    Case("mistral-7b-v0.3", "spm", "default", n_limited=2),
+    Case("mistral-7b-v0.3", "spm", "default", n_limited=2, kept=WHOLE),
     Case("mistral-7b-v0.3", "spm", "default", without="tokenizer.json"),
-    Case("mistral-7b-v0.3", "spm", "default", n_limited=2, without="tokenizer.model"),
-    Case("phi-3-mini-128k", "spm", "default"),
+    Case("mistral-7b-v0.3", "spm", "default", 0, 2, WHOLE, without="tokenizer.model"),
+    Case("phi-3-mini-128k", "spm", "default", kept=WHOLE),
     Case("gemma-3-27b-medgemma", "spm", "default"),
-    Case("all-minilm-l6-v2", "wordpiece", "default", n_normalized=1, n_limited=2),
-    Case("bert-large-uncased", "wordpiece", "default", n_normalized=1, n_limited=2),
-    Case("t5-small", "unigram", "default"),
+    Case("all-minilm-l6-v2", "wordpiece", "default", 1, 2, WHOLE),
+    Case("bert-large-uncased", "wordpiece", "default", 1, 2, WHOLE),
+    Case("t5-small", "unigram", "default", kept=WHOLE),
 ]
 
 
@@ -77,12 +82,16 @@ def test_a_published_tokenizer_is_recognised_and_agrees_as_far_as_llama_cpp_can(
     assert any("does not tokenize every text" in w for w in vocabulary.warnings) != (
         agreement.complete
     )
+    assert vocabulary.kept is case.kept
 
     # What the metadata holds is what was measured.
     path = written(case.name, case.tokenizer_json, case.without)
-    assert check_vocabulary(path, vocabulary) == agreement
+    assert check_vocabulary(path, vocabulary, natively=True) == agreement
+    assert check_vocabulary(path, vocabulary).complete
     with VocabFile(path) as file:
         assert file.vocab.n_tokens == vocabulary.n_tokens
+        for item in rare_texts(()):
+            assert file.vocab.tokenize(item.text) == vocabulary.reference.encode(item.text)
 
 
 class Ends(NamedTuple):
@@ -137,7 +146,7 @@ PUBLISHED_CASES = [
 
 @pytest.mark.parametrize(("cases", "name"), PUBLISHED_CASES)
 def test_a_rebuilt_vocabulary_gives_the_token_ids_that_llama_cpp_publishes_for_it(
-    cases: str, name: str, written: Write, shared_data: Path
+    cases: str, name: str, built: Build, written: Write, shared_data: Path
 ) -> None:
     base = shared_data / "vocab" / f"ggml-vocab-{cases}.gguf"
     texts = Path(f"{base}.inp").read_text(encoding="utf-8").split("\n__ggml_vocab_test__\n")
@@ -147,8 +156,11 @@ def test_a_rebuilt_vocabulary_gives_the_token_ids_that_llama_cpp_publishes_for_i
     path = written(name)
     with VocabFile(path) as file:
         tokenized = [file.vocab.tokenize(text) for text in texts]
+        natively = [file.vocab.tokenize_natively(text) for text in texts]
     assert len(texts) > 30
-    assert tokenized == expected[: len(texts)]
+    reference = built(name).reference
+    assert tokenized == natively == expected[: len(texts)]
+    assert tokenized == [reference.encode(text) for text in texts]
 
 
 def test_a_tiktoken_rank_file_is_not_taken_for_sentencepiece(built: Build) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.metadata import ValueType
 from mofa_gguf.convert.tokenizer import build_vocabulary
 from mofa_gguf.convert.tokenizer.chat_templates import chat_template_metadata, read_chat_templates
+from mofa_gguf.convert.tokenizer.response_template import response_template_metadata
 from mofa_gguf.convert.tokenizer.sampling import read_sampling_defaults
 from tests.convert.tokenizer.makers import plain, write_json
 
@@ -103,6 +105,23 @@ def test_a_template_that_is_no_text_or_too_large_is_refused(tmp_path: Path) -> N
     path.write_bytes(b" " * (5 * 2**20))
     with pytest.raises(TokenizerError, match="more than a chat_template"):
         read_chat_templates(tmp_path, {})
+
+
+def test_a_response_template_is_kept_as_json(gpt2_like: Any, tmp_path: Path) -> None:
+    gpt2_like.save(str(tmp_path / "tokenizer.json"))
+    template = {"defaults": {"role": "assistant"}, "fields": {"content": {"open": "<\u2713>"}}}
+    config = {"response_template": template, "response_schema": {"type": "object"}}
+    write_json(tmp_path, "tokenizer_config.json", config)
+    data = plain(build_vocabulary(tmp_path, config={}, n_vocab=700).metadata())
+    assert json.loads(data["tokenizer.response_template"]) == template
+    assert json.loads(data["tokenizer.response_schema"]) == {"type": "object"}
+
+
+@pytest.mark.parametrize("value", ["text", 5, ["a"], {"a": "\ud800"}])
+def test_a_response_template_of_the_wrong_shape_is_refused(value: Any) -> None:
+    path = Path("tokenizer_config.json")
+    with pytest.raises(TokenizerError, match="response_template"):
+        response_template_metadata({"response_template": value}, path)
 
 
 def test_both_reach_the_vocabularys_metadata(gpt2_like: Any, tmp_path: Path) -> None:

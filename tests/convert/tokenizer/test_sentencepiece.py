@@ -5,49 +5,27 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sentencepiece
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.tokenizer import TokenType, build_vocabulary
 from mofa_gguf.convert.tokenizer.sentencepiece_model import ModelType, parse_sentencepiece
 from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
 from mofa_gguf.engine.vocab import VocabFile
-from tests.convert.tokenizer.makers import plain, train_sentencepiece, write_json
+from tests.convert.tokenizer.makers import (
+    as_hugging_face,
+    plain,
+    train_sentencepiece,
+    write_json,
+)
 
 
 def copy_of(folder: Path, target: Path) -> Path:
     shutil.copyfile(folder / "tokenizer.model", target / "tokenizer.model")
     return target
-
-
-def as_hugging_face(folder: Path, *, metaspace: bool, prefix: bool = True) -> Any:
-    """The BPE of a tokenizer.model as the `tokenizers` library runs it (as Llama's converters)."""
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
-    vocabulary = {processor.IdToPiece(i): i for i in range(processor.GetPieceSize())}
-    merges = []
-    for merged in vocabulary:
-        pairs = [(merged[:at], merged[at:]) for at in range(1, len(merged))]
-        here = [pair for pair in pairs if pair[0] in vocabulary and pair[1] in vocabulary]
-        here.sort(key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
-        merges += [(vocabulary[merged], pair) for pair in here if vocabulary[merged] > 258]
-    ordered = [pair for _, pair in sorted(merges, key=lambda merge: merge[0])]
-    model = models.BPE(vocabulary, ordered, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
-    tokenizer = Tokenizer(model)
-    if metaspace:
-        scheme = "first" if prefix else "never"
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
-    else:
-        steps: list[Any] = [normalizers.Prepend("▁")] if prefix else []
-        tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
-    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
-    return tokenizer
 
 
 def test_a_sentencepiece_bpe_model_keeps_its_scores_and_types(

@@ -151,3 +151,45 @@ def test_a_name_that_is_no_text_is_refused(folder: Path) -> None:
     write_json(folder, "tokenizer_config.json", {"eos_token": 5})
     with pytest.raises(TokenizerError, match="eos_token of the tokenizer's configuration"):
         build(folder)
+
+
+def with_tokens(folder: Path, *texts: str) -> dict[str, int]:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens(list(texts))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return {text: tokenizer.token_to_id(text) for text in texts}
+
+
+def test_tokens_for_filling_in_the_middle_are_found_by_their_texts(folder: Path) -> None:
+    texts = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>")
+    more = ("<|repo_name|>", "<|file_sep|>")
+    ids = with_tokens(folder, *texts, *more)
+    vocabulary = build_vocabulary(folder, config={}, n_vocab=800)
+    data = keys(vocabulary)
+    roles = ("pre", "suf", "mid", "pad", "rep", "sep")
+    found = {f"fim_{role}": data[f"fim_{role}_token_id"] for role in roles}
+    assert list(found.values()) == [ids[text] for text in (*texts, *more)]
+
+
+def test_tokens_for_filling_in_the_middle_may_be_named_in_tokenizer_config(folder: Path) -> None:
+    ids = with_tokens(folder, "<before>", "<after>", "<between>")
+    names = {"prefix_token": "<before>", "suffix_token": {"content": "<after>"}}
+    write_json(folder, "tokenizer_config.json", {**names, "middle_token": "<between>"})
+    data = keys(build_vocabulary(folder, config={}, n_vocab=800))
+    found = [data[f"fim_{role}_token_id"] for role in ("pre", "suf", "mid")]
+    assert found == list(ids.values())
+
+
+def test_a_prefix_without_a_middle_is_no_filling_in(folder: Path) -> None:
+    with_tokens(folder, "<PRE>", "<SUF>", "<|file_sep|>")
+    data = keys(build_vocabulary(folder, config={}, n_vocab=800))
+    assert not [key for key in data if key.startswith("fim_")]
+
+
+@pytest.mark.parametrize("role", ["sep", "pad", "cls", "mask", "unk"])
+def test_every_role_reaches_its_key(folder: Path, role: str) -> None:
+    ids = with_tokens(folder, "<role>")
+    write_json(folder, "tokenizer_config.json", {f"{role}_token": "<role>"})
+    name = {"sep": "seperator", "pad": "padding", "unk": "unknown"}.get(role, role)
+    data = keys(build_vocabulary(folder, config={}, n_vocab=800))
+    assert data[f"{name}_token_id"] == ids["<role>"]

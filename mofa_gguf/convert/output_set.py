@@ -1,0 +1,90 @@
+"""Several target files that appear together, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from mofa_gguf.convert.output import PartialFile, output_error
+
+logger = logging.getLogger(__name__)
+
+
+class PartialSet:
+    """The parts of a set, written under their names in a hidden folder beside their place.
+
+    There llama.cpp can read them as the set that they will be. Use as a context manager: leaving
+    the block without :meth:`commit` removes what was written. Raises OutputError where the disk
+    does not take the files.
+    """
+
+    def __init__(self, targets: Sequence[Path]) -> None:
+        self.targets = tuple(targets)
+        first = self.targets[0]
+        self._folder = first.with_name(f".{first.name}.{secrets.token_hex(4)}.part")
+        try:
+            self._folder.mkdir()
+        except OSError as error:
+            raise output_error(first, error) from error
+        self.files: list[PartialFile] = []
+        self._holds_others = False
+
+    @property
+    def path(self) -> Path:
+        """The first part, which stands for all."""
+        return self._folder / self.targets[0].name
+
+    def open(self, i: int) -> PartialFile:
+        """Begin part ``i``."""
+        file = PartialFile(self.targets[i], self._folder / self.targets[i].name)
+        self.files.append(file)
+        return file
+
+    def commit(self) -> None:
+        """Give all parts their names, in place of files that have them; all or none."""
+        for file in self.files:
+            file.flush()
+            file.file.close()
+        moved: list[tuple[Path, Path]] = []
+        try:
+            # The first part last: as long as it is missing, nobody takes the set for whole.
+            for file in reversed(self.files):
+                if file.target.exists():
+                    aside = self._folder / f"{file.target.name}.old"
+                    file.target.replace(aside)
+                    moved.append((aside, file.target))
+                file.path.replace(file.target)
+                moved.append((file.target, file.path))
+        except BaseException as error:
+            for now, before in reversed(moved):
+                try:
+                    now.replace(before)
+                except OSError:
+                    self._holds_others = True
+            if isinstance(error, OSError):
+                raise output_error(self.targets[0], error) from error
+            raise
+
+    def __enter__(self) -> PartialSet:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in self.files:
+            with contextlib.suppress(OSError):
+                file.file.close()
+        if self._holds_others:
+            logger.error("%s holds files that could not be put back in place", self._folder)
+            return
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder.exists():
+            logger.warning("%s could not be removed", self._folder)

@@ -1,0 +1,192 @@
+"""Hold the plan's estimates against what a process then takes.
+
+    python tools/measure_plan.py [--folder DIR] [--threads 1] [--markdown FILE] [NAME...]
+
+Makes checkpoints with random weights from 10 million to 1.5 billion parameters, and loads each with
+three contexts, each in a process of its own, one after the other. The context is filled to its last
+cell and computed upon, so that every buffer is in use; then the resident
+memory is read. "growth" is what it grew by since llama.cpp was loaded, held against the plan's
+estimate for the same. The largest takes about 3 GiB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools.bench.model import Shape, write_model
+
+CHECKPOINTS = {
+    "10M Q8_0": Shape(8, 256, 4, 2, 1024, 8_000, type="Q8_0"),
+    "55M Q4_0": Shape(12, 512, 8, 4, 2048, 16_000),
+    "135M F16": Shape(16, 768, 12, 4, 2304, 32_000, type="F16"),
+    "0.4B Q4_0": Shape(),
+    "0.7B Q8_0": Shape(28, 1280, 20, 4, 5120, 32_000, type="Q8_0"),
+    "1.5B Q4_0": Shape(28, 1536, 12, 2, 8960, 151_936),
+}
+CONTEXTS = (512, 2048, 8192)
+_N_BATCH = 128
+"""What is computed at once: more tokens of a batch use the same buffers again."""
+_MIB = 2**20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CHECKPOINTS)}")
+    parser.add_argument("--folder", type=Path, help="keep the checkpoints here")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--markdown", type=Path, help="write the table to this file")
+    parser.add_argument("--one", nargs=2, metavar=("FILE", "N_CTX"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        path, n_ctx = arguments.one
+        print(json.dumps(measure(Path(path), int(n_ctx), arguments.threads)))
+        return 0
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.folder or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = [
+            row
+            for name in arguments.names or CHECKPOINTS
+            for row in _checkpoint(name, folder, arguments.threads)
+        ]
+    text = table(rows)
+    print(text)
+    if arguments.markdown:
+        arguments.markdown.write_text(text, encoding="utf-8")
+    return 0
+
+
+def _checkpoint(name: str, folder: Path, n_threads: int) -> list[dict[str, object]]:
+    path = folder / f"{name.replace(' ', '-')}.gguf"
+    if not path.exists():
+        write_model(path, CHECKPOINTS[name])
+    rows = []
+    for n_ctx in CONTEXTS:
+        command = [sys.executable, __file__, "--threads", str(n_threads)]
+        run = subprocess.run(
+            [*command, "--one", str(path), str(n_ctx)], check=True, capture_output=True, text=True
+        )
+        rows.append({"checkpoint": name, "n_ctx": n_ctx, **json.loads(run.stdout)})
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    if folder.name.startswith("tmp"):
+        path.unlink()
+    return rows
+
+
+def measure(path: Path, n_ctx: int, n_threads: int) -> dict[str, int]:
+    """Load ``path``, fill its context, and compare; bytes by name."""
+    os.environ["OMP_NUM_THREADS"] = str(n_threads)
+    from mofa_gguf.engine.devices import list_devices
+    from mofa_gguf.engine.engine import Engine
+    from mofa_gguf.engine.fit import plan_load
+    from mofa_gguf.engine.header import read_header
+    from mofa_gguf.engine.options import EngineOptions
+
+    list_devices()
+    before = resident()
+    options = EngineOptions(n_ctx=n_ctx, n_threads=n_threads)
+    load = plan_load(read_header(path), options)
+    engine = Engine.load(path, options)
+    fill(engine, n_ctx)
+    after = resident()
+    parts = memory_parts()
+    engine.close()
+    host = load.plan.host
+    return {
+        "before": before,
+        "after": after,
+        "anonymous": parts["anonymous"],
+        "estimate": load.resident_bytes,
+        "weights": host.weights,
+        "cache": host.cache,
+        "compute": host.compute,
+        "other": host.other,
+    }
+
+
+def fill(engine: object, n_ctx: int) -> None:
+    """Use every cell: compute a batch, copy its cells over and over, compute another on top."""
+    context = engine._worker._context  # type: ignore[attr-defined]  # idle: nobody else uses it
+
+    n_outputs = engine._worker.cache.n_sequences  # type: ignore[attr-defined]
+
+    def decode(sequence: int, n_tokens: int) -> None:
+        context.fill(
+            [5 + i % 100 for i in range(n_tokens)],
+            list(range(n_tokens)),
+            [sequence] * n_tokens,
+            [i >= n_tokens - n_outputs for i in range(n_tokens)],
+        )
+        context.run()
+
+    n_sequences = n_ctx // _N_BATCH
+    decode(0, _N_BATCH)
+    copy_cells(context.handle, range(1, n_sequences - 1))
+    decode(n_sequences - 1, _N_BATCH)
+
+
+def copy_cells(handle: object, sequences: Sequence[int]) -> None:
+    """Fill cells for each of the sequences with what sequence 0 has."""
+    from mofa_gguf.engine.native import llama
+
+    library = llama()
+    n_bytes = library.llama_state_seq_get_size(handle, 0)
+    # Mapped, so that nothing of it stays with the allocator.
+    with mmap.mmap(-1, n_bytes) as memory:
+        state = (ctypes.c_uint8 * n_bytes).from_buffer(memory)
+        library.llama_state_seq_get_data(handle, state, n_bytes, 0)
+        for sequence in sequences:
+            library.llama_state_seq_set_data(handle, state, n_bytes, sequence)
+        del state
+
+
+def memory_parts() -> dict[str, int]:
+    """Resident memory of this process by kind, in bytes, counted page by page."""
+    # The figures in /proc/self/status are kept for each core and lag behind.
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()[1:]
+    values = {
+        name: int(rest.split()[0]) * 1024 for name, _, rest in (x.partition(":") for x in lines)
+    }
+    return {"resident": values["Rss"], "anonymous": values["Anonymous"]}
+
+
+def resident() -> int:
+    """Resident memory of this process."""
+    return memory_parts()["resident"]
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    """The rows as Markdown, with the worst error."""
+    lines = [
+        "| checkpoint | context | estimate MiB | growth MiB | error | of the whole process |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    errors, totals = [], []
+    for row in rows:
+        before, after, estimate = (int(str(row[key])) for key in ("before", "after", "estimate"))
+        growth = after - before
+        errors.append(estimate / growth - 1)
+        totals.append((before + estimate) / after - 1)
+        lines.append(
+            f"| {row['checkpoint']} | {row['n_ctx']} | {estimate / _MIB:.0f} | "
+            f"{growth / _MIB:.0f} | {errors[-1]:+.1%} | {totals[-1]:+.1%} |"
+        )
+    worst, worst_total = max(errors, key=abs), max(totals, key=abs)
+    lines.append("")
+    lines.append(f"Worst error: {worst:+.1%} of the growth, {worst_total:+.1%} of the process.")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
