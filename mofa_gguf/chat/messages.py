@@ -51,12 +51,16 @@ def template_tools(
 ) -> list[dict[str, Any]] | None:
     """Copies of the tools; None when there are none.
 
-    ``strict`` of MoFA's type is left out: it asks something of us, not of the model.
+    ``strict`` of MoFA's type is left out: it asks something of us, not of the model. Raises
+    TemplateFailed for one nested too deeply to be copied.
     """
     converted = []
     for tool in tools or ():
         if isinstance(tool, Tool):
-            data = plain(tool.to_dict())
+            try:
+                data = plain(tool.to_dict())
+            except ValueError as error:  # pydantic's own limit
+                raise TemplateFailed("a tool is nested too deeply") from error
             data["function"].pop("strict", None)
         else:
             data = plain(tool)
@@ -163,11 +167,14 @@ def other_than_text(messages: list[Message]) -> str | None:
     return None
 
 
-def join_text_parts(messages: list[Message]) -> list[Message]:
-    """The messages with lists of text parts joined to one text, a line break between parts."""
+def join_text_parts(messages: list[Message], *, role: str | None = None) -> list[Message]:
+    """The messages with lists of text parts joined to one text, a line break between parts.
+
+    With ``role``, only those of this role.
+    """
     return [
         {**message, "content": text_of(message["content"])}
-        if isinstance(message.get("content"), list)
+        if isinstance(message.get("content"), list) and role in (None, message.get("role"))
         else message
         for message in messages
     ]

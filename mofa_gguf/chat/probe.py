@@ -26,6 +26,7 @@ ArgumentsForm = Literal["object", "text", "either"]
 
 _NAME, _KEY, _VALUE = "probe_tool", "probe_key", "probe_value"
 _TEXT, _SYSTEM, _RESULT = "probe-text", "probe-system", "probe-result"
+_SECOND = "probe-second"
 _IDS = ("probe0001", "probe0002")
 _ARGUMENTS = {_KEY: _VALUE, "probe_accent": "é"}
 _TOOL: dict[str, Any] = {
@@ -72,6 +73,8 @@ class Findings:
     call_format: ToolCallFormat | None
     arguments_form: ArgumentsForm
     needs_content: bool
+    result_parts: bool
+    """Whether the result of a tool may come in parts."""
     reasoning: tuple[ReasoningTags, ...]
     opened: ReasoningTags | None
     turn_ends: tuple[str, ...]
@@ -140,6 +143,7 @@ class _Probe:
             call_format=call_format,
             arguments_form=form,
             needs_content=self._needs_content(arguments),
+            result_parts=self._takes_result_parts(arguments),
             reasoning=reasoning,
             opened=opened,
             turn_ends=self._turn_ends(call_format, arguments),
@@ -192,14 +196,15 @@ class _Probe:
         )
 
     def _takes_results(self, arguments: object) -> bool:
-        result: Message = {
-            "role": "tool",
-            "name": _NAME,
-            "tool_call_id": _IDS[0],
-            "content": _RESULT,
-        }
-        text = self._render(_USER, _call_message(arguments), result, tools=True)
+        text = self._render(_USER, _call_message(arguments), _result(_RESULT), tools=True)
         return text is not None and _RESULT in text
+
+    def _takes_result_parts(self, arguments: object) -> bool:
+        """Whether parts are rendered as their texts, and not as Python prints a list of them."""
+        parts = [{"type": "text", "text": text} for text in (_RESULT, _SECOND)]
+        text = self._render(_USER, _call_message(arguments), _result(parts), tools=True)
+        shown = text is not None and _RESULT in text and _SECOND in text
+        return shown and not _shows_python(text or "", "text")
 
     def _call_format(self, arguments: object) -> ToolCallFormat | None:
         found = [each for each in FORMATS if self._reads_back(each, arguments, n_calls=1)]
@@ -304,6 +309,10 @@ def answer_start(prompt: str, whole: str, marks: Sequence[str]) -> int:
         if any(len(mark) > n and whole.startswith(mark, start - n) for mark in marks):
             return start - n
     return start
+
+
+def _result(content: object) -> Message:
+    return {"role": "tool", "name": _NAME, "tool_call_id": _IDS[0], "content": content}
 
 
 def _call_message(arguments: object, *, n_calls: int = 1) -> Message:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import jinja2
+import jinja2.meta
 
 from mofa_gguf.chat.errors import (
     TemplateFailed,
@@ -57,6 +59,13 @@ class TemplateProgram:
         except (MemoryError, OverflowError, SyntaxError, ValueError) as error:
             # Python's compiler has limits of its own, which Jinja does not check.
             raise TemplateSyntax(str(error) or type(error).__name__) from error
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """The names that the template uses and does not define itself."""
+        return frozenset(
+            jinja2.meta.find_undeclared_variables(self._environment.parse(self.source))
+        )
 
     def render(
         self,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from mofa_gguf.chat.adapt import render_adapted
 from mofa_gguf.chat.answer import CallIds, ids_for
 from mofa_gguf.chat.errors import TemplateSyntax, UnsupportedContent
 from mofa_gguf.chat.formats import HERMES
+from mofa_gguf.chat.forms import AnswerForms
 from mofa_gguf.chat.limits import RenderLimits
 from mofa_gguf.chat.messages import (
     Message,
@@ -165,45 +167,34 @@ class ChatTemplate:
         parser.feed(text)
         return parser.finish()
 
-    def call_grammar(
-        self,
-        tools: Tools,
-        prompt: str,
-        *,
-        parallel: bool = True,
-        tokens: Mapping[str, int] | None = None,
-    ) -> str:
-        """A grammar (llguidance's variant of Lark's syntax) of an answer that calls tools.
+    def forms(self, prompt: str, *, tokens: Mapping[str, int] | None = None) -> AnswerForms:
+        """How answers to a rendered prompt look, as grammars.
 
-        It describes one call of one of ``tools``, or with ``parallel`` (where the template has
-        that) of several, as an answer to the rendered ``prompt``: what the prompt has opened, a
-        call or reasoning, is taken into account. ``tokens`` are those of :attr:`call_marks` that
-        are tokens of the vocabulary, with their ids.
-
-        Raises CallsNotDescribable when calls of this form, or some tool's arguments, have no
-        such grammar.
+        ``tokens`` are those of :attr:`call_marks` that are tokens of the vocabulary, with their
+        ids: the grammars mean the tokens.
         """
         findings = self._with_tools.findings
-        opened = opened_by(prompt, self._reasoning())
-        return (findings.call_format or HERMES).call_grammar(
-            tool_schemas(template_tools(tools)),
-            parallel=parallel and findings.capabilities.parallel_tool_calls,
+        return AnswerForms(
+            call_format=findings.call_format or HERMES,
+            reasoning=self._reasoning(),
+            parallel=findings.capabilities.parallel_tool_calls,
             prompt=prompt,
-            reasoning_end=None if opened is None else opened.close,
-            tokens=tokens,
+            tokens=tokens or {},
         )
 
     @property
     def call_marks(self) -> tuple[str, ...]:
-        """The texts in and around calls that a vocabulary may hold as tokens of their own."""
+        """The texts in and around calls and answers that a vocabulary may hold as tokens."""
         findings = self._with_tools.findings
-        closing = tuple(tags.close for tags in self._reasoning())
-        return (*(findings.call_format or HERMES).markers, *closing)
+        call_format = findings.call_format or HERMES
+        around = (*call_format.frame, call_format.resumes)
+        tags = tuple(text for pair in self._reasoning() for text in (pair.open, pair.close))
+        return (*call_format.markers, *filter(None, around), *tags)
 
-    @property
-    def call_openers(self) -> tuple[str, ...]:
-        """The texts that begin a call wherever they stand in an answer."""
-        return (self._with_tools.findings.call_format or HERMES).openers
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """The names of the arguments that the template looks at."""
+        return self._default.program.variables | self._with_tools.program.variables
 
     def _reasoning(self) -> tuple[Any, ...]:
         # Models reason in <think> even where a template says nothing of it.
@@ -240,4 +231,6 @@ class _Variant:
                 raise UnsupportedContent(kind)
             if kind is None and not self.findings.capabilities.content_parts:
                 messages = join_text_parts(messages)
+            elif not self.findings.result_parts:
+                messages = join_text_parts(messages, role="tool")
         return messages

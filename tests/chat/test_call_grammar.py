@@ -84,7 +84,7 @@ def test_a_hundred_random_outputs_are_valid_calls(
     chat = template(name)
     prompt = chat.render([ASK], TOOLS)
     parallel = chat.capabilities.parallel_tool_calls
-    grammar = chat.call_grammar(TOOLS, prompt, tokens=MARKS)
+    grammar = chat.forms(prompt, tokens=MARKS).calls(TOOLS)
     rng = np.random.default_rng(11)
     numbers, names = set(), set()
     for _ in range(N_RUNS):
@@ -106,7 +106,7 @@ def test_a_hundred_random_outputs_are_valid_calls(
 def test_one_call_is_one_call(factory: ConstraintFactory, vocab: Vocab, name: str) -> None:
     chat = template(name)
     prompt = chat.render([ASK], TOOLS)
-    grammar = chat.call_grammar([TOOLS[1]], prompt, parallel=False, tokens=MARKS)
+    grammar = chat.forms(prompt, tokens=MARKS).calls([TOOLS[1]], parallel=False)
     text = sample(factory, vocab, grammar, np.random.default_rng(1))
     (call,) = chat.parse(text, TOOLS, prompt).tool_calls or []
     assert (call.function.name, call.function.arguments) == ("clock", "{}")
@@ -116,24 +116,26 @@ def test_marks_that_are_tokens_are_meant_as_tokens(
     factory: ConstraintFactory, vocab: Vocab
 ) -> None:
     chat = template("chatml_with_tools")
-    constraint = factory.lark(chat.call_grammar(TOOLS, "", tokens=MARKS))
+    constraint = factory.lark(chat.forms("", tokens=MARKS).calls(TOOLS))
     logits = np.zeros(vocab.n_tokens, dtype=np.float32)
     constraint.mask(logits)
     assert np.flatnonzero(np.isfinite(logits)).tolist() == [MARKS["<tool_call>"]]
 
 
-def test_reasoning_that_the_prompt_opened_comes_first(
+def test_what_stands_behind_reasoning_is_a_call_too(
     factory: ConstraintFactory, vocab: Vocab
 ) -> None:
     chat = template("chatml_with_tools")
     prompt = chat.render([ASK], TOOLS, thinking=True)
     assert prompt.endswith("<think>\n")
-    grammar = chat.call_grammar(TOOLS, prompt, tokens=MARKS, parallel=False)
+    forms = chat.forms(prompt, tokens=MARKS)
+    assert forms.opened is not None
+    assert (forms.opened.open, forms.opened.close) == ("<think>", "</think>")
+    grammar = forms.calls(TOOLS, parallel=False, resumed=True)
     for seed in range(10):
-        text = sample(factory, vocab, grammar, np.random.default_rng(seed))
+        text = "Hm.</think>" + sample(factory, vocab, grammar, np.random.default_rng(seed))
         message = chat.parse(text, TOOLS, prompt)
-        assert "</think>" in text
-        assert message.content is None
+        assert (message.content, message.reasoning_content) == (None, "Hm.")
         (call,) = message.tool_calls or []
         check_call(call.function.name, call.function.parse_arguments())
 
@@ -142,8 +144,8 @@ def test_what_the_prompt_opened_is_not_opened_again() -> None:
     chat = template("functionary_calls")
     prompt = chat.render([ASK], TOOLS)
     assert prompt.endswith(">>>")
-    assert '">>>"' not in chat.call_grammar(TOOLS, prompt, parallel=False)
-    assert '">>>"' in chat.call_grammar(TOOLS, "", parallel=False)
+    assert '">>>' not in chat.forms(prompt).calls(TOOLS, parallel=False)
+    assert '">>>' in chat.forms("").calls(TOOLS, parallel=False)
 
 
 ANY = {"type": "string"}
@@ -168,7 +170,7 @@ def test_kinds_of_arguments_that_can_be_described(
     definition = tool("f", {"a": schema}, ["a"])
     definition["function"]["parameters"]["$defs"] = {"bit": {"enum": [0, 1]}}
     chat = template(name)
-    grammar = chat.call_grammar([definition], "", parallel=False, tokens=MARKS)
+    grammar = chat.forms("", tokens=MARKS).calls([definition], parallel=False)
     for seed in range(5):
         logits_seed = np.random.default_rng(seed)
         if title == "text or null":
@@ -209,7 +211,7 @@ def test_what_cannot_be_described_is_refused_by_name(
     name: str, schema: dict[str, Any], what: str
 ) -> None:
     with pytest.raises(CallsNotDescribable, match="tool 'f'") as caught:
-        template(name).call_grammar([tool("f", {"a": schema}, ["a"])], "")
+        template(name).forms("").calls([tool("f", {"a": schema}, ["a"])])
     assert what in str(caught.value)
     assert caught.value.tool == "f"
 
@@ -219,12 +221,7 @@ def test_a_schema_without_a_list_of_other_properties_has_none(
 ) -> None:
     definition = {"type": "function", "function": {"name": "f", "parameters": {"properties": {}}}}
     chat: ChatTemplate = template("chatml_with_tools")
-    grammar = chat.call_grammar([definition], "", parallel=False, tokens=MARKS)
+    grammar = chat.forms("", tokens=MARKS).calls([definition], parallel=False)
     text = sample(factory, vocab, grammar, np.random.default_rng(3))
     (call,) = chat.parse(text, [definition]).tool_calls or []
     assert call.function.arguments == "{}"
-
-
-def test_every_format_names_the_texts_that_begin_its_calls() -> None:
-    for name in FORMAT_OF:
-        assert template(name).call_openers

@@ -66,9 +66,10 @@ def test_the_end_of_a_turn_is_no_part_of_a_call() -> None:
 
 def test_marks_that_begin_or_end_alike_are_told_apart() -> None:
     chat = template("unknown_named_calls")
-    assert chat.call_openers == ("<<calls>>", "<<call")
-    grammar = chat.call_grammar(TOOLS, "")
-    for text in ('"<<calls>><<call "', '"<<end>>"', '"<<done>>"'):
+    forms = chat.forms("")
+    assert [each.pattern for each in forms.triggers(TOOLS)] == ["<<calls>>", "<<call"]
+    grammar = forms.calls(TOOLS)
+    for text in ('"<<calls>><<call ', '"<<end>>"', '"<<done>>"'):
         assert text in grammar
 
 

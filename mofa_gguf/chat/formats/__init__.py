@@ -16,7 +16,7 @@ from mofa_gguf.chat.formats import (
     python_calls,
     recipients,
 )
-from mofa_gguf.chat.formats.base import Call, CallReader, Schemas, ToolCallFormat
+from mofa_gguf.chat.formats.base import FREE, Call, CallReader, Opening, Schemas, ToolCallFormat
 
 FORMATS: tuple[ToolCallFormat, ...] = (
     hermes.FORMAT,
@@ -36,4 +36,13 @@ FORMATS: tuple[ToolCallFormat, ...] = (
 HERMES = hermes.FORMAT
 """The format that tools are described in where a template has none of its own."""
 
-__all__ = ["FORMATS", "HERMES", "Call", "CallReader", "Schemas", "ToolCallFormat"]
+__all__ = [
+    "FORMATS",
+    "FREE",
+    "HERMES",
+    "Call",
+    "CallReader",
+    "Opening",
+    "Schemas",
+    "ToolCallFormat",
+]

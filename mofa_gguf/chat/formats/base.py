@@ -21,6 +21,32 @@ Schemas = Mapping[str, Any]
 """The JSON schema of each tool's arguments, by the tool's name."""
 
 
+class _Free:
+    """The one value of FREE."""
+
+    def __repr__(self) -> str:
+        return "FREE"
+
+
+FREE: Any = _Free()
+"""In place of a tool's schema: a grammar must not look at its arguments."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A text that only a call begins with.
+
+    ``names`` says what must follow for it to count, with ``{name}`` for the name of a tool. With
+    ``at_start`` it counts at the beginning of an answer alone, and with ``in_prompt`` it is the
+    prompt that must end with the text, and the answer begins with what follows it.
+    """
+
+    text: str
+    names: str = ""
+    at_start: bool = False
+    in_prompt: bool = False
+
+
 @dataclass(frozen=True)
 class Call:
     """A tool call as it was read: ``arguments`` is a JSON object as text, ``id`` may be missing."""
@@ -90,38 +116,29 @@ class ToolCallFormat:
     """Whether plain answers are written in the format too, so that it is read without tools."""
     spelling: tuple[str, ...] = ()
     """Texts of a call exactly as its templates write them: tells apart formats that read alike."""
+    openings: tuple[Opening, ...] = ()
+    """The texts that only calls begin with, where those are others than ``openers``."""
+    in_blocks: bool = False
+    """Whether several calls stand behind one opening."""
     describe: Callable[[Lark, Schemas, bool], str] | None = None
     """Writes the rules of one call, or of several, into a grammar; returns the topmost rule."""
+    frame: tuple[str, str] = ("", "")
+    """The texts before and behind an answer that is no call."""
+    resumes: str = ""
+    """A text that may stand between reasoning and the rest of the answer."""
 
     def is_told_of(self, text: str) -> bool:
         """Whether a description of tools names the format's marks."""
         return self.openers[0] in text or any(hint in text for hint in self.hints)
 
-    def call_grammar(
-        self,
-        schemas: Schemas,
-        *,
-        parallel: bool = True,
-        prompt: str = "",
-        reasoning_end: str | None = None,
-        tokens: Mapping[str, int] | None = None,
-    ) -> str:
-        """A grammar of exactly one valid call of one of these tools, or with ``parallel`` of more.
+    def calls(self, lark: Lark, schemas: Schemas, *, parallel: bool) -> str:
+        """The rule of exactly one valid call of one of these tools, or with ``parallel`` of more.
 
-        It is written in llguidance's variant of Lark's syntax. ``prompt`` is the rendered prompt:
-        what it has opened already is left out. With ``reasoning_end``, reasoning up to that text
-        stands in front of the calls. ``tokens`` are the texts that the vocabulary has as control
-        tokens, with their ids: where the format has such a text, the token is meant.
-
-        Raises CallsNotDescribable when the calls, or some tool's arguments, have no such grammar.
+        Raises CallsNotDescribable when the calls, or some tool's arguments, have no grammar.
         """
         if self.describe is None:
             raise CallsNotDescribable(f"calls in the format {self.name} have no grammar")
-        lark = Lark(prompt=prompt, tokens=tokens)
-        calls = self.describe(lark, schemas, parallel)
-        if reasoning_end is not None:
-            calls = f"{lark.text({}, reasoning_end)} {lark.optional_whitespace()} {calls}"
-        return lark.grammar(calls)
+        return self.describe(lark, schemas, parallel)
 
 
 def calls_of(

@@ -82,6 +82,7 @@ KIMI_K3 = named_fields(
         "<|close|>message<|sep|>",
         "<|end_of_msg|>",
     ),
+    frame=("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
 )
 
 

@@ -32,25 +32,48 @@ class Lark:
     """A grammar in the making.
 
     ``tokens`` are texts that stand for control tokens, with their ids. ``prompt`` is what was
-    written already.
+    written already; ``written``, if it is given, is what the model itself has written of a call.
     """
 
-    def __init__(self, *, prompt: str = "", tokens: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        prompt: str = "",
+        written: str | None = None,
+        tokens: Mapping[str, int] | None = None,
+    ) -> None:
         self._rules: list[str] = []
         self._prompt = prompt.rstrip()
+        self._written = written
         self._tokens = dict(tokens or {})
         longest_first = sorted(filter(None, [*self._tokens, NUMBER]), key=len, reverse=True)
         self._pieces = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+
+    @property
+    def written(self) -> str | None:
+        """What the model itself has written of the call, if it has begun one."""
+        return self._written
 
     def literal(self, text: str) -> str:
         """Exactly this text; control tokens in it are meant as tokens, ``{number}`` as digits."""
         pieces = filter(None, self._pieces.split(text))
         return " ".join(self._piece(piece) for piece in pieces)
 
-    def opening(self, text: str) -> str:
-        """Like :meth:`literal`, unless the prompt ends with this text already."""
+    def opening(self, text: str, head: str = "") -> str:
+        """``text`` and ``head`` like :meth:`literal`, without what is there already.
+
+        That is ``text`` where the prompt ends with it, and everything up to the end of what the
+        model has written. Raises CallsNotDescribable where nothing begins with that.
+        """
+        if self._written is not None:
+            _, found, rest = (text + head).partition(self._written)
+            if not found:
+                raise CallsNotDescribable(f"a call that begins with {self._written!r}")
+            return self.literal(rest)
         word = text.strip()
-        return "" if word and self._prompt.endswith(word) else self.literal(text)
+        if word and self._prompt.endswith(word):
+            return self.literal(head)
+        return self.literal(text + head)
 
     def json(self, schema: Mapping[str, Any]) -> str:
         """JSON that is valid under a schema."""
@@ -92,8 +115,9 @@ class Lark:
 
     def any_of(self, alternatives: Iterable[str]) -> str:
         """The name of a new rule: one of these expressions."""
+        expression = " | ".join(alternatives)  # which may make rules of their own
         name = f"rule_{len(self._rules)}"
-        self._rules.append(f"{name}: {' | '.join(alternatives)}")
+        self._rules.append(f"{name}: {expression}")
         return name
 
     def separated(self, items: Sequence[tuple[bool, str]], separator: str) -> str:
@@ -113,10 +137,6 @@ class Lark:
     def _optional(self, present: str, absent: str) -> str:
         return self.any_of([present, absent]) if absent else f"({present})?"
 
-    def optional_whitespace(self) -> str:
-        """At most two line breaks or blanks."""
-        return "/[ \\n]{0,2}/"
-
     def grammar(self, start: str) -> str:
         """The whole grammar."""
         return "\n".join([f"start: {start}", *self._rules, ""])
@@ -129,7 +149,7 @@ class Lark:
         return json.dumps(piece, ensure_ascii=False)
 
 
-def repeated(lark: Lark, first: str, between: str, later: str, *, parallel: bool) -> str:
+def repeated(first: str, between: str, later: str, *, parallel: bool) -> str:
     """``first``, and with ``parallel`` any number of ``later`` behind it."""
     if not parallel:
         return first

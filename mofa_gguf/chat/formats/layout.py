@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mofa_gguf.chat.cursor import Reading
 from mofa_gguf.chat.formats.base import (
+    FREE,
     Call,
     CallReader,
+    Opening,
     Schemas,
     ToolCallFormat,
     arguments_of,
@@ -24,6 +26,7 @@ from mofa_gguf.chat.formats.base import (
 )
 from mofa_gguf.chat.formats.grammar import Lark, repeated
 
+_LINE = re.compile(r"\S+(?: \S+)*")
 _NAME = re.compile(r"[^\s<>\"'{}\[\]()|,=:`;]")
 
 
@@ -52,6 +55,16 @@ class Layout:
         return tuple(dict.fromkeys(word for word in found if word))
 
     @property
+    def openings(self) -> tuple[Opening, ...]:
+        """The texts that only calls begin with: openers, with what belongs to them in their line.
+
+        ``<invoke`` alone could stand in any text, ``<invoke name="`` hardly.
+        """
+        lines = (_LINE.match(text.lstrip().partition("{")[0]) for text in (self.begin, self.open))
+        found = [line[0] for line in lines if line is not None]
+        return tuple(map(Opening, dict.fromkeys([*found, *self.also])))
+
+    @property
     def markers(self) -> tuple[str, ...]:
         """All words of the texts, and what stands in brackets inside them."""
         texts = (self.begin, self.open, self.middle, self.close, self.between, self.end, *self.also)
@@ -74,25 +87,49 @@ class Layout:
     def describe(
         self, lark: Lark, schemas: Schemas, parallel: bool, body: Callable[[Lark, str, Any], str]
     ) -> str:
-        """The rule of all calls; ``body`` describes one tool's arguments with ``close``."""
+        """The rule of all calls; ``body`` describes one tool's arguments with ``close``.
 
-        def calls(opens: str, texts: Callable[[str], str]) -> str:
-            def call(name: str) -> str:
-                opening = texts(opens.replace("{name}", name))
-                spelled = json.dumps(name, ensure_ascii=False)[1:-1] if self.json_name else name
-                head = lark.literal(spelled + self.middle)
-                return f"{opening} {head} {bodies[name]}"
-
-            return lark.any_of(call(name) for name in schemas)
-
-        bodies = {name: body(lark, name, schema) for name, schema in schemas.items()}
-        first = calls(self.begin + self.open, lark.opening)
-        later = calls(self.open, lark.literal) if parallel else ""
+        A call of a tool whose schema is FREE is only described up to its arguments.
+        """
+        bodies = {
+            name: body(lark, name, schema) for name, schema in schemas.items() if schema is not FREE
+        }
+        free = [name for name in schemas if name not in bodies]
+        if not bodies:
+            return self._calls(lark, free, first=True)
+        first = self._calls(lark, bodies, bodies, first=True)
+        later = self._calls(lark, bodies, bodies, first=False) if parallel else ""
         between, end = lark.literal(self.between), lark.literal(self.end)
-        return f"{repeated(lark, first, between, later, parallel=parallel)} {end}".rstrip()
+        calls = repeated(first, between, later, parallel=parallel)
+        ways = [f"{calls} {end}".rstrip()]
+        if free:
+            ways.append(self._calls(lark, free, first=True))
+            if parallel:
+                ways.append(f"{calls} {between} {self._calls(lark, free, first=False)}")
+        return lark.any_of(ways) if len(ways) > 1 else ways[0]
+
+    def _calls(
+        self,
+        lark: Lark,
+        names: Iterable[str],
+        bodies: Mapping[str, str] | None = None,
+        *,
+        first: bool,
+    ) -> str:
+        """A rule of one call of one of these tools, the first of an answer or a later one."""
+
+        def call(name: str) -> str:
+            spelled = json.dumps(name, ensure_ascii=False)[1:-1] if self.json_name else name
+            opens = self.open.replace("{name}", name)
+            head = spelled + self.middle
+            begins = lark.opening(self.begin + opens, head) if first else lark.literal(opens + head)
+            return f"{begins} {bodies[name] if bodies is not None else ''}".rstrip() or '""'
+
+        return lark.any_of(call(name) for name in names)
 
     def describe_json(self, lark: Lark, schemas: Schemas, parallel: bool) -> str:
-        """The rule of all calls whose arguments are JSON."""
+        """The rule of all calls whose arguments are JSON; for a FREE schema any JSON object."""
+        schemas = any_object(schemas)
 
         def body(lark: Lark, _name: str, schema: Any) -> str:
             return f"{lark.json(closed(schema))} {lark.literal(self.close)}"
@@ -177,9 +214,16 @@ def from_layout(
         read=reads(layout, arguments),
         markers=tuple(dict.fromkeys((*markers, *more.get("dropped", ())))),
         describe=describe,
+        openings=more.pop("openings", layout.openings),
+        in_blocks=more.pop("in_blocks", bool(layout.begin.strip())),
         spelling=(*layout.spelling, *more.pop("spelling", ())),
         **more,
     )
+
+
+def any_object(schemas: Schemas) -> Schemas:
+    """The schemas with those that are FREE as any JSON object."""
+    return {name: {"type": "object"} if each is FREE else each for name, each in schemas.items()}
 
 
 def closed(parameters: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mofa_gguf.chat.cursor import Reading
 from mofa_gguf.chat.formats.base import (
     Call,
     CallReader,
+    Opening,
     Schemas,
     ToolCallFormat,
     arguments_of,
@@ -66,6 +67,9 @@ def listed(name: str, layout: Layout, convert: Convert = call_of, **more: Any) -
         read=read,
         markers=tuple(dict.fromkeys((opener, *filter(None, [closer]), *more.get("dropped", ())))),
         describe=describe,
+        in_blocks=bool(layout.begin.rstrip().endswith("[")),
+        # A mere word could stand in any text.
+        openings=(Opening(f"{opener}["),) if opener.isalnum() else (),
         spelling=layout.spelling,
         **more,
     )
@@ -140,6 +144,7 @@ COMMAND_R = listed(
     "command-r",
     Layout(**_ACTION),  # type: ignore[arg-type]
     dropped=(*("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),),
+    frame=("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
 )
 GIGACHAT = listed("gigachat", Layout(begin="<|function_call|>", **_NAMED))  # type: ignore[arg-type]
 

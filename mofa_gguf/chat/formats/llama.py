@@ -12,7 +12,14 @@ import json
 import re
 
 from mofa_gguf.chat.cursor import Reading
-from mofa_gguf.chat.formats.base import Call, CallReader, Schemas, ToolCallFormat, calls_of
+from mofa_gguf.chat.formats.base import (
+    Call,
+    CallReader,
+    Opening,
+    Schemas,
+    ToolCallFormat,
+    calls_of,
+)
 from mofa_gguf.chat.formats.grammar import Lark
 from mofa_gguf.chat.formats.layout import Layout
 
@@ -108,6 +115,7 @@ def _built_in_call(text: str) -> Call | None:
 
 def _describe(lark: Lark, schemas: Schemas, parallel: bool) -> str:
     layout = Layout(
+        begin=_PYTHON_TAG if lark.written == _PYTHON_TAG else "",
         open='{"name": "',
         middle='", "parameters": ',
         close="}",
@@ -120,6 +128,12 @@ def _describe(lark: Lark, schemas: Schemas, parallel: bool) -> str:
 FORMAT = ToolCallFormat(
     name="llama",
     describe=_describe,
+    # The grammar is that of the bare object; behind the tag it is the same.
+    openings=(
+        Opening(_PYTHON_TAG),
+        Opening('{"name": "', names='{name}"', at_start=True),
+    ),
+    in_blocks=True,
     openers=(_PYTHON_TAG,),
     read=_read_tagged,
     read_bare=_read_bare,

@@ -22,7 +22,7 @@ from mofa_gguf.chat.formats.base import (
     load_json,
 )
 from mofa_gguf.chat.formats.grammar import Lark
-from mofa_gguf.chat.formats.layout import Layout, closed
+from mofa_gguf.chat.formats.layout import Layout, any_object, closed
 
 _OPEN, _ID, _ARGS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 _NAME = re.compile(r"[\w.\-]")
@@ -80,7 +80,10 @@ def _describe_list(lark: Lark, schemas: Schemas, parallel: bool) -> str:
     )
     close = " ".join([lark.literal(', "id": "'), _ID_LETTERS, lark.literal('"}')])
     return layout.describe(
-        lark, schemas, parallel, lambda lark, _name, schema: f"{lark.json(closed(schema))} {close}"
+        lark,
+        any_object(schemas),
+        parallel,
+        lambda lark, _name, schema: f"{lark.json(closed(schema))} {close}",
     )
 
 
@@ -92,7 +95,7 @@ def _describe_named_with_ids(lark: Lark, schemas: Schemas, parallel: bool) -> st
     def body(lark: Lark, _name: str, schema: Any) -> str:
         return f"{_ID_LETTERS} {lark.literal(_ARGS)} {lark.json(closed(schema))}"
 
-    return Layout(open=_OPEN, middle=_ID).describe(lark, schemas, parallel, body)
+    return Layout(open=_OPEN, middle=_ID).describe(lark, any_object(schemas), parallel, body)
 
 
 FORMAT = ToolCallFormat(
@@ -102,6 +105,7 @@ FORMAT = ToolCallFormat(
     markers=(_OPEN,),
     spelling=(f"{_OPEN}[",),
     describe=_describe_list,
+    in_blocks=True,
 )
 NAMED = replace(
     FORMAT,
@@ -109,6 +113,7 @@ NAMED = replace(
     markers=(_OPEN, _ARGS),
     spelling=(_ARGS,),
     describe=_describe_named,
+    in_blocks=False,
 )
 NAMED_WITH_IDS = replace(
     FORMAT,
@@ -116,4 +121,5 @@ NAMED_WITH_IDS = replace(
     markers=(_OPEN, _ID, _ARGS),
     spelling=(_ID, _ARGS),
     describe=_describe_named_with_ids,
+    in_blocks=False,
 )

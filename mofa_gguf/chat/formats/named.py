@@ -7,7 +7,7 @@ function tags are published with.
 from __future__ import annotations
 
 from mofa_gguf.chat.cursor import Reading
-from mofa_gguf.chat.formats.base import CallReader
+from mofa_gguf.chat.formats.base import CallReader, Opening
 from mofa_gguf.chat.formats.layout import Layout, named_json
 
 _DEEPSEEK_BEGIN, _DEEPSEEK_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
@@ -59,6 +59,11 @@ FUNCTIONARY = named_json(
     Layout(open=">>>", middle="\n"),
     read_bare=_functionary_bare,
     leads=("all\n",),
+    openings=(
+        Opening(">>>", names="{name}\n"),
+        Opening(">>>", names="{name}\n", at_start=True, in_prompt=True),
+    ),
+    frame=("all\n", ""),
     dropped=(">>>all\n",),
 )
 

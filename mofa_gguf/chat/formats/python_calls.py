@@ -186,5 +186,6 @@ FORMAT = ToolCallFormat(
     read=_read,
     markers=(_OPEN, _CLOSE),
     hints=("<|tool_list_start|>", "List of tools: ["),
+    in_blocks=True,
     describe=_describe,
 )

@@ -14,6 +14,7 @@ from mofa_gguf.chat.cursor import Reading
 from mofa_gguf.chat.formats.base import (
     Call,
     CallReader,
+    Opening,
     Schemas,
     ToolCallFormat,
     arguments_of,
@@ -21,7 +22,7 @@ from mofa_gguf.chat.formats.base import (
 )
 from mofa_gguf.chat.formats.field_layout import Fields, named_fields
 from mofa_gguf.chat.formats.grammar import Lark
-from mofa_gguf.chat.formats.layout import Layout, closed
+from mofa_gguf.chat.formats.layout import Layout, any_object, closed
 
 _START, _CHANNEL, _MESSAGE = "<|start|>assistant", "<|channel|>", "<|message|>"
 _RECIPIENT = re.compile(r"\bto=(\S+)")
@@ -75,10 +76,28 @@ _HARMONY_LAYOUT = Layout(
 )
 
 
+# Behind a recipient that stands in front of the channel.
+_HARMONY_TURNED = Layout(
+    open="<|start|>assistant to=functions.",
+    middle="<|channel|>commentary <|constrain|>json<|message|>",
+)
+_HARMONY_SHORT = Layout(
+    open="<|start|>assistant to=functions.", middle="<|channel|>commentary json<|message|>"
+)
+
+
 def _describe_harmony(lark: Lark, schemas: Schemas, _parallel: bool) -> str:
     # The end of a call ends the turn: there is never a second one.
-    return _HARMONY_LAYOUT.describe(
-        lark, schemas, False, lambda lark, _name, schema: lark.json(closed(schema))
+    # A model may have begun in another way than its template writes.
+    others = (_HARMONY_TURNED, _HARMONY_SHORT) if lark.written is not None else ()
+    return lark.any_of(
+        layout.describe(
+            lark,
+            any_object(schemas),
+            False,
+            lambda lark, _name, schema: lark.json(closed(schema)),
+        )
+        for layout in (_HARMONY_LAYOUT, *others)
     )
 
 
@@ -90,6 +109,9 @@ HARMONY = ToolCallFormat(
     markers=("<|start|>", _CHANNEL, _MESSAGE, "<|constrain|>", "<|call|>", "<|end|>", "<|return|>"),
     dropped=("<|end|>", "<|return|>"),
     frames_text=True,
+    openings=(Opening("to=functions."),),
+    frame=("<|channel|>final<|message|>", ""),
+    resumes=_START,
     describe=_describe_harmony,
 )
 
@@ -134,6 +156,9 @@ MUSE = ToolCallFormat(
     leads=("to=user<|message|>",),
     frames_text=True,
     dropped=("<|eom|>",),
+    openings=_ATEM.openings,
+    frame=(" to=user<|message|>", ""),
+    resumes=_START,
     describe=_ATEM_MESSAGES.describe,
 )
 
