@@ -7,29 +7,26 @@ when the constraint is made; nothing is weakened in silence.
 
 from __future__ import annotations
 
-import ctypes
-import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import llguidance
 import numpy as np
 from numpy.typing import NDArray
 
+from mofa_gguf.engine import grammars
 from mofa_gguf.engine.errors import ConstraintError
-from mofa_gguf.engine.native import llama
+from mofa_gguf.engine.grammars import Grammar, JsonSchema, Whitespace
+from mofa_gguf.engine.token_table import special_tokens, token_table
 from mofa_gguf.engine.vocab import Vocab
 
-JsonSchema = Mapping[str, Any] | bool
-
-# Between JSON's tokens: a space, or a line break with its indentation. A model that has nothing to
-# say goes on with line breaks otherwise.
-_WHITESPACE = r" |\r?\n[ \t]{0,32}"
-_N_CACHED_GRAMMARS = 32
-# llama.h, enum llama_token_attr.
-_UNKNOWN, _UNUSED, _CONTROL, _USER_DEFINED = 1, 2, 8, 16
+_N_CACHED_GRAMMARS = 64
+# Real schemas stay far below: the states of a lexer take one to two kilobytes each.
+_MAX_LEXER_STATES = 50_000
+_MAX_PIECE_BYTES = 64
+_SAMPLE = 'Is it {"a": 1, "B": [true, "x y"]}?'
 
 
 class ConstraintFactory:
@@ -48,9 +45,12 @@ class ConstraintFactory:
                 f"got {ids}"
             )
         self._vocab = vocab
-        self._eos = ids
+        self.eos = ids
+        """The ids that end a generation."""
         self._lock = threading.Lock()
         self._tokenizer: Any = None
+        self._pieces: list[bytes] = []
+        self._token_of: dict[bytes, int] = {}
         self._compiled: OrderedDict[str, Any] = OrderedDict()
 
     def json_object(self, *, compact: bool = False) -> Constraint:
@@ -58,56 +58,115 @@ class ConstraintFactory:
         return self.json_schema({"type": "object"}, compact=compact)
 
     def json_schema(self, schema: JsonSchema | str, *, compact: bool = False) -> Constraint:
-        """JSON that is valid under a JSON Schema (a mapping, a bool, or its JSON text).
+        """JSON that is valid under a JSON Schema; see ``grammars.json_schema``.
 
-        Properties come in the schema's order. Raises ConstraintError naming what cannot be
-        enforced (``not``, ``uniqueItems``, an unknown format), and for schemas that nothing
-        satisfies.
+        Raises ConstraintError also for schemas that nothing satisfies.
         """
-        try:
-            if isinstance(schema, str):
-                schema = json.loads(schema)
-            if schema is False:
-                raise ConstraintError("the JSON schema cannot be enforced: nothing satisfies false")
-            text = "{}" if schema is True else json.dumps(schema)
-            # A schema may carry options of llguidance's own ("x-guidance"); ours stand above them.
-            grammar = llguidance.LLMatcher.grammar_from_json_schema(
-                text,
-                overrides={
-                    "lenient": False,
-                    "coerce_one_of": False,
-                    "whitespace_flexible": not compact,
-                    "whitespace_pattern": None if compact else _WHITESPACE,
-                    "item_separator": ",",
-                    "key_separator": ":",
-                },
-            )
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ConstraintError(f"this is no JSON schema: {_one_line(error)}") from error
-        return self._constraint(grammar, "the JSON schema")
+        whitespace: Whitespace = "compact" if compact else "short"
+        return self.of(grammars.json_schema(schema, whitespace=whitespace))
 
     def regex(self, pattern: str) -> Constraint:
         """Text that matches a regular expression as a whole (the syntax of Rust's regex crate)."""
-        return self._constraint(
-            llguidance.LLMatcher.grammar_from_regex(pattern), "the regular expression"
-        )
+        return self.of(grammars.regex(pattern))
 
     def lark(self, grammar: str) -> Constraint:
         """Text of a grammar in llguidance's variant of Lark's syntax, from its rule ``start``."""
-        return self._constraint(llguidance.LLMatcher.grammar_from_lark(grammar), "the grammar")
+        return self.of(grammars.lark(grammar))
 
-    def _constraint(self, grammar: str, what: str) -> Constraint:
+    def gbnf(self, grammar: str) -> Constraint:
+        """Text of a grammar in llama.cpp's GBNF, from its rule ``root``."""
+        return self.of(grammars.gbnf(grammar))
+
+    def of(self, grammar: Grammar) -> Constraint:
+        """A constraint of a grammar. Raises ConstraintError when it cannot be enforced."""
         with self._lock:
-            if self._tokenizer is None:
-                self._tokenizer = _token_table(self._vocab, self._eos)
-            prototype = self._compiled.get(grammar)
+            tokenizer = self._table()
+            prototype = self._compiled.get(grammar.text)
             if prototype is None:
-                prototype = _compile(self._tokenizer, grammar, what)
-                self._compiled[grammar] = prototype
+                prototype = _compile(tokenizer, grammar)
+                self._compiled[grammar.text] = prototype
                 if len(self._compiled) > _N_CACHED_GRAMMARS:
                     self._compiled.popitem(last=False)
-            self._compiled.move_to_end(grammar)
+            self._compiled.move_to_end(grammar.text)
             return Constraint(prototype.deep_copy(), vocab=self._vocab)
+
+    def maker(self, grammar: Grammar) -> Callable[[], Constraint]:
+        """Makes constraints of a grammar, which is compiled now."""
+        prototype = self.of(grammar)
+        return prototype.copy
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token stands for, control tokens included."""
+        self._ready()
+        return self._pieces[token]
+
+    def spelled(self, data: bytes) -> list[int]:
+        """Tokens that stand for these bytes, the longest first; none of them has a special meaning.
+
+        Empty where the vocabulary cannot spell them.
+        """
+        self._ready()
+        return self._spell(data)
+
+    def _spell(self, data: bytes) -> list[int]:
+        tokens, at = [], 0
+        while at < len(data):
+            longest = min(len(data), at + _MAX_PIECE_BYTES)
+            ends = range(longest, at, -1)
+            end = next((end for end in ends if data[at:end] in self._token_of), None)
+            if end is None:
+                return []
+            tokens.append(self._token_of[data[at:end]])
+            at = end
+        return tokens
+
+    def _gives_texts_back(self) -> bool:
+        """Whether llama.cpp's tokens of a text spell that text.
+
+        Not so where a vocabulary lacks a token for a blank, or changes letters. llguidance takes
+        its tokenizer at its word.
+        """
+        tokens = self._vocab.tokenize(_SAMPLE)
+        return b"".join(self._pieces[token] for token in tokens).lstrip() == _SAMPLE.encode()
+
+    def _ready(self) -> None:
+        if self._tokenizer is None:
+            with self._lock:
+                self._table()
+
+    def _table(self) -> Any:
+        """The token table; the lock is held."""
+        if self._tokenizer is None:
+            pieces = [self._vocab.piece(n, special=True) for n in range(self._vocab.n_tokens)]
+            special = special_tokens(self._vocab, pieces, self.eos)
+            self._pieces = pieces
+            # Of several tokens with the same text the first is the usual one.
+            for token in range(len(pieces) - 1, -1, -1):
+                if pieces[token] and token not in special:
+                    self._token_of[pieces[token]] = token
+            greedy = None if self._gives_texts_back() else self._spell
+            self._tokenizer = token_table(self._vocab, pieces, special, self.eos, greedy)
+        return self._tokenizer
+
+
+class TokenConstraint(Protocol):
+    """Follows one generation and says which tokens may come next. For one thread at a time."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the output is complete: nothing may follow but an end of generation."""
+
+    def mask(self, logits: NDArray[np.float32]) -> None:
+        """Set the logits of all tokens that may not come next to minus infinity, in place."""
+
+    def fitted(self, token: int) -> Sequence[int]:
+        """The tokens to go on with when this one was chosen; mostly itself."""
+
+    def accept(self, token: int) -> None:
+        """The generation went on with this token."""
+
+    def forced(self) -> list[int]:
+        """The tokens that must come next, whatever the model thinks; often none."""
 
 
 class Constraint:
@@ -127,6 +186,18 @@ class Constraint:
     def may_stop(self) -> bool:
         """Whether the output so far is valid, so that the generation may end here."""
         return bool(self._matcher.is_accepting())
+
+    def copy(self) -> Constraint:
+        """A constraint in the same state."""
+        return Constraint(self._matcher.deep_copy(), vocab=self._vocab)
+
+    def fits(self, tokens: Sequence[int]) -> bool:
+        """Whether the generation may go on with these tokens."""
+        return bool(self._matcher.validate_tokens(list(tokens)) == len(tokens))
+
+    def fitted(self, token: int) -> Sequence[int]:
+        """The tokens to go on with when this one was chosen: itself."""
+        return (token,)
 
     def mask(self, logits: NDArray[np.float32]) -> None:
         """Set the logits of all tokens that may not come next to minus infinity, in place.
@@ -158,7 +229,8 @@ class Constraint:
         """
         tokens: list[int] = self._matcher.compute_ff_tokens()
         self._check()
-        return tokens
+        # A vocabulary may have no token for a text and llama.cpp spell it otherwise.
+        return tokens[: self._matcher.validate_tokens(tokens)] if tokens else tokens
 
     def _check(self) -> None:
         if self._matcher.is_error():
@@ -166,45 +238,20 @@ class Constraint:
             raise ConstraintError(f"the constraint cannot be followed any further: {problem}")
 
 
-def _compile(tokenizer: Any, grammar: str, what: str) -> Any:
-    limits = llguidance.LLParserLimits(verbose_errors=False)
+def _compile(tokenizer: Any, grammar: Grammar) -> Any:
+    limits = llguidance.LLParserLimits(max_lexer_states=_MAX_LEXER_STATES, verbose_errors=False)
     is_error, messages = llguidance.LLMatcher.validate_grammar_with_warnings(
-        grammar, tokenizer, limits=limits
+        grammar.text, tokenizer, limits=limits
     )
     # A warning says that something is enforced less strictly than it was asked for.
     if is_error or messages:
-        raise ConstraintError(f"{what} cannot be enforced: {_one_line('; '.join(messages))}")
-    matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
+        problem = _one_line("; ".join(messages))
+        raise ConstraintError(f"{grammar.what} cannot be enforced: {problem}")
+    matcher = llguidance.LLMatcher(tokenizer, grammar.text, log_level=0, limits=limits)
     if matcher.is_error():
-        raise ConstraintError(f"{what} cannot be enforced: {_one_line(matcher.get_error())}")
+        problem = _one_line(matcher.get_error())
+        raise ConstraintError(f"{grammar.what} cannot be enforced: {problem}")
     return matcher
-
-
-def _token_table(vocab: Vocab, eos: list[int]) -> Any:
-    """llguidance's tokenizer for a llama.cpp vocabulary.
-
-    Tokens without text of their own are marked by a byte 0xff in front, which no text contains:
-    control tokens, the ids that end a generation, entries that are unused or unknown, and tokens
-    that users defined to look like tags.
-    """
-    library = llama()
-    tokens = []
-    for token in range(vocab.n_tokens):
-        piece = vocab.piece(token, special=True)
-        attributes = library.llama_vocab_get_attr(vocab.pointer, token)
-        is_tag = attributes & _USER_DEFINED and piece.startswith(b"<") and piece.endswith(b">")
-        if is_tag or attributes & (_UNKNOWN | _UNUSED | _CONTROL) or token in eos:
-            piece = b"\xff" + (piece or f"<token {token}>".encode())
-        tokens.append(piece)
-    address = ctypes.cast(library._lib.llama_tokenize, ctypes.c_void_p).value
-    # What llguidance.llamacpp does, with the marks above.
-    return llguidance.LLTokenizer.from_llamacpp(
-        tokens=tokens,
-        vocab_ptr=vocab.pointer,
-        tokenize_fptr=address,
-        eos_token=eos,
-        slices=None,
-    )
 
 
 def _one_line(problem: object) -> str:

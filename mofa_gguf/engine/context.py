@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mofa_gguf.engine.devices import default_threads
+from mofa_gguf.engine.context_params import ContextShape, context_params, max_ubatch
 from mofa_gguf.engine.errors import DecodeFailed, OutOfMemory
 from mofa_gguf.engine.model import Model
 from mofa_gguf.engine.native import llama, take_errors
 from mofa_gguf.engine.options import EngineOptions
-from mofa_gguf.engine.tensor_types import TYPES_BY_NAME
 
-_FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
-ABORTED = 2
 NO_ROOM = 1
+RANK = 4  # llama.h, LLAMA_POOLING_TYPE_RANK
 
 
 class AbortFlag:
@@ -48,7 +46,8 @@ class AbortFlag:
 class Context:
     """Owner of a ``llama_context`` and its batch. Used by one thread at a time.
 
-    ``n_ctx``: tokens its cache holds; ``n_batch``: most tokens a :meth:`decode` takes.
+    ``n_ctx``: tokens its cache holds; ``n_batch``: most tokens a :meth:`run` takes; ``n_outputs``:
+    most of them that have outputs (0: all).
     Raises OutOfMemory when cache or buffers cannot be allocated.
     """
 
@@ -62,25 +61,13 @@ class Context:
         n_sequences: int = 1,
         pooling: int | None = None,
         abort: AbortFlag | None = None,
+        n_outputs: int = 0,
     ) -> None:
         library = llama()
-        params = library.llama_context_default_params()
-        params.n_ctx = n_ctx
-        params.n_batch = n_batch
-        params.n_ubatch = n_batch if pooling is not None else min(n_batch, 512)
-        params.n_seq_max = n_sequences
-        params.n_threads = options.n_threads or default_threads()
-        params.n_threads_batch = options.n_threads_batch or params.n_threads
-        params.flash_attn_type = _FLASH_ATTENTION[options.flash_attn]
-        params.type_k = TYPES_BY_NAME[options.cache_type_k.upper()].id
-        params.type_v = TYPES_BY_NAME[options.cache_type_v.upper()].id
-        params.kv_unified = True
-        # Sliding-window layers keep all cells, so that prefixes can be shared and dropped.
-        params.swa_full = True
-        params.no_perf = True
-        if pooling is not None:
-            params.embeddings = True
-            params.pooling_type = pooling
+        most = max_ubatch(options)
+        shape = ContextShape(n_ctx, n_batch, n_sequences, pooling, most, n_outputs)
+        params = context_params(options, shape)
+        self._ranks = pooling == RANK
         self._abort = abort
         if abort is not None:
             params.abort_callback = abort.callback
@@ -95,8 +82,10 @@ class Context:
                 f"a context of {n_ctx} tokens could not be made ({reason}); "
                 "use a smaller n_ctx or a smaller KV cache type"
             )
+        model.adapters.apply(self._handle)
         self.n_ctx: int = library.llama_n_ctx(self._handle)
         self.n_batch = n_batch
+        self._n_outputs = min(n_outputs, n_batch) or n_batch
         self._batch = library.llama_batch_init(n_batch, 0, 1)
         self._memory = library.llama_get_memory(self._handle)
         self._llama = library
@@ -113,7 +102,17 @@ class Context:
         sequences: Sequence[int],
         outputs: Sequence[bool],
     ) -> None:
-        """Put tokens into the batch, each with position, sequence and whether it has an output."""
+        """Put tokens into the batch, each with position, sequence and whether it has an output.
+
+        Raises DecodeFailed for more outputs than the context was made for, which llama.cpp answers
+        by ending the process.
+        """
+        n_outputs = sum(outputs)
+        if n_outputs > self._n_outputs:
+            raise DecodeFailed(
+                f"a batch with {n_outputs} outputs cannot be computed: the context was made for "
+                f"{self._n_outputs}"
+            )
         batch = self._batch
         assert 0 < len(tokens) <= self.n_batch
         batch.n_tokens = len(tokens)
@@ -128,6 +127,7 @@ class Context:
         """Compute the filled batch."""
         take_errors()
         status: int = self._llama.llama_decode(self._handle, self._batch)
+        self._model.check_devices()
         if status == 0:
             return
         reason = "; ".join(take_errors())
@@ -151,11 +151,15 @@ class Context:
         return view
 
     def pooled(self, sequence: int) -> npt.NDArray[np.float32]:
-        """A copy of the pooled vector of ``sequence``, shape ``(n_embd,)``."""
+        """A copy of the pooled vector of ``sequence``, shape ``(n_embd,)``.
+
+        With pooling by a classification head it is the head's outputs, shape ``(n_cls_out,)``.
+        """
         pointer = self._llama.llama_get_embeddings_seq(self._handle, sequence)
         if not pointer:
             raise DecodeFailed("llama.cpp gave no embedding for a sequence")
-        return np.array(pointer[: self._model.n_embd], dtype=np.float32)
+        n_values = self._model.n_cls_out if self._ranks else self._model.n_embd
+        return np.array(pointer[:n_values], dtype=np.float32)
 
     def copy(self, source: int, target: int, start: int, end: int) -> None:
         """Let ``target`` share the cells of ``source`` at positions ``start`` to ``end``."""

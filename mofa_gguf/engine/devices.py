@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import psutil
 
-from mofa_gguf.engine.native import ggml, llama, weights_may_be_repacked
+from mofa_gguf.engine.backends import Handle, api, registered
+from mofa_gguf.engine.errors import DeviceUnavailable
+from mofa_gguf.engine.memory import cpu_quota, host_memory
+from mofa_gguf.engine.native import llama, weights_may_be_repacked
 
-DeviceKind = Literal["cpu", "gpu", "igpu", "accel", "meta"]
+DeviceKind = Literal["cpu", "gpu", "igpu", "accel", "meta", "rpc"]
 # ggml-backend.h, enum ggml_backend_dev_type.
 _KINDS: tuple[DeviceKind, ...] = ("cpu", "gpu", "igpu", "accel", "meta")
 
@@ -31,39 +34,38 @@ class Device:
 def list_devices() -> list[Device]:
     """The devices in ggml's backend registry, in its order."""
     llama()
-    library = ggml()
-    library.ggml_backend_dev_count.restype = ctypes.c_size_t
-    library.ggml_backend_dev_get.restype = ctypes.c_void_p
-    library.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
-    for name in ("name", "description"):
-        function = getattr(library, f"ggml_backend_dev_{name}")
-        function.restype, function.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
-    library.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
-    size = ctypes.POINTER(ctypes.c_size_t)
-    library.ggml_backend_dev_memory.argtypes = [ctypes.c_void_p, size, size]
-    library.ggml_backend_dev_memory.restype = None
+    return [describe(handle) for handle in registered()]
 
-    devices = []
-    for index in range(library.ggml_backend_dev_count()):
-        handle = library.ggml_backend_dev_get(index)
-        free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        library.ggml_backend_dev_memory(handle, ctypes.byref(free), ctypes.byref(total))
-        kind = library.ggml_backend_dev_type(handle)
-        devices.append(
-            Device(
-                name=(library.ggml_backend_dev_name(handle) or b"").decode(),
-                description=(library.ggml_backend_dev_description(handle) or b"").decode(),
-                kind=_KINDS[kind] if 0 <= kind < len(_KINDS) else "accel",
-                free_bytes=free.value,
-                total_bytes=total.value,
-            )
-        )
-    return devices
+
+def describe(handle: Handle, kind: DeviceKind | None = None) -> Device:
+    """A device's name, kind and memory now."""
+    library = api()
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    library.ggml_backend_dev_memory(handle, ctypes.byref(free), ctypes.byref(total))
+    number = library.ggml_backend_dev_type(handle)
+    return Device(
+        name=(library.ggml_backend_dev_name(handle) or b"").decode(),
+        description=(library.ggml_backend_dev_description(handle) or b"").decode(),
+        kind=kind or (_KINDS[number] if 0 <= number < len(_KINDS) else "accel"),
+        free_bytes=free.value,
+        total_bytes=total.value,
+    )
 
 
 def gpus() -> list[Device]:
     """The devices that model layers can be offloaded to."""
     return [device for device in list_devices() if device.kind in ("gpu", "igpu")]
+
+
+def device_handle(name: str) -> Handle:
+    """The device of that name, a worker's included. Raises DeviceUnavailable."""
+    from mofa_gguf.engine.rpc import worker_handle  # which lists devices through this module
+
+    handle: Handle | None = api().ggml_backend_dev_by_name(name.encode()) or worker_handle(name)
+    if handle is None:
+        known = ", ".join(device.name for device in list_devices())
+        raise DeviceUnavailable(f"there is no device {name!r}; this build has {known}")
+    return handle
 
 
 def system_info() -> str:
@@ -78,31 +80,25 @@ def has_amx_kernels() -> bool:
 
 
 def available_memory_bytes() -> int:
-    """Memory this process can still take: the system's, or what its cgroup leaves if less."""
-    available: int = psutil.virtual_memory().available
-    limit = _cgroup_room()
-    return available if limit is None else min(available, limit)
+    """Memory this process can still take: the least that any limit leaves."""
+    return host_memory().free_bytes
 
 
-def _cgroup_room(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    # cgroup v2 keeps memory.max in the group's folder, v1 in memory/.
-    for maximum, current in (
-        (root / "memory.max", root / "memory.current"),
-        (root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            limit = maximum.read_text().strip()
-            used = int(current.read_text())
-        except (OSError, ValueError):
-            continue
-        if limit.isdigit():
-            return max(0, int(limit) - used)
-    return None
+def memory_and_limit() -> tuple[int, str]:
+    """Memory this process can still take, and which limit says so."""
+    memory = host_memory()
+    rooms = [memory.physical, *([memory.address_space] if memory.address_space else [])]
+    room = min(rooms, key=lambda each: each.n_bytes)
+    return room.n_bytes, room.limit
 
 
 def default_threads() -> int:
-    """Physical cores that this process may run on (its affinity respected), at least 1."""
+    """Physical cores that this process may use: its affinity and its time quota respected."""
     physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    limits = [physical]
     if hasattr(os, "sched_getaffinity"):
-        return max(1, min(physical, len(os.sched_getaffinity(0))))
-    return max(1, physical)
+        limits.append(len(os.sched_getaffinity(0)))
+    quota = cpu_quota()
+    if quota is not None:
+        limits.append(math.floor(quota))
+    return max(1, min(limits))

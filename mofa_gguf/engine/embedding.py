@@ -7,9 +7,10 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from mofa_gguf.engine.context import AbortFlag, Context
+from mofa_gguf.engine.context import RANK, AbortFlag, Context
 from mofa_gguf.engine.model import Model
 from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.tasks import settle_with
 
 # Written by our converter from sentence_bert_config.json: sentence encoders are often trained on
 # less than their position table holds.
@@ -35,21 +36,26 @@ def pack(lengths: Sequence[int], *, n_batch: int, n_sequences: int) -> list[rang
 class Embedder:
     """Owner of the context that embeds. Used by the engine's thread only.
 
-    :attr:`n_max` is the most tokens of one text.
+    With ``ranks`` a text's vector is what the model's classification head says of it. :attr:`n_max`
+    is the most tokens of one text.
     """
 
-    def __init__(self, model: Model, options: EngineOptions, abort: AbortFlag) -> None:
+    def __init__(
+        self, model: Model, options: EngineOptions, abort: AbortFlag, *, ranks: bool = False
+    ) -> None:
         self._model = model
-        self.pooling = pooling_of(model, options)
+        pooling = RANK if ranks else _POOLING_IDS[pooling_of(model, options)]
         self.n_max = longest_input(model, options)
         n_batch = max(self.n_max, options.n_embedding_batch)
+        # llama.cpp ends the process where a batch cannot hold a token of every sequence.
+        self._n_sequences = min(_N_SEQUENCES, n_batch)
         self._context = Context(
             model,
             options,
             n_ctx=n_batch,
             n_batch=n_batch,
-            n_sequences=_N_SEQUENCES,
-            pooling=_POOLING_IDS[self.pooling],
+            n_sequences=self._n_sequences,
+            pooling=pooling,
             abort=abort,
         )
 
@@ -58,7 +64,7 @@ class Embedder:
         return pack(
             [len(tokens) for tokens in inputs],
             n_batch=self._context.n_batch,
-            n_sequences=_N_SEQUENCES,
+            n_sequences=self._n_sequences,
         )
 
     def embed(self, inputs: Sequence[Sequence[int]], *, normalize: bool) -> list[list[float]]:
@@ -121,8 +127,7 @@ class EmbeddingTask:
 
     def fail(self, error: BaseException) -> None:
         """Settle the future with an error."""
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_exception(error)
+        settle_with(self.future, error)
 
 
 def pooling_of(model: Model, options: EngineOptions) -> str:

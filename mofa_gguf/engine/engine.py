@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mofa_gguf.engine.context import AbortFlag
-from mofa_gguf.engine.devices import available_memory_bytes
+from mofa_gguf.engine.draft_model import check_draft_file, check_target, load_drafter
 from mofa_gguf.engine.embedding import Embedder, EmbeddingTask, longest_input
 from mofa_gguf.engine.errors import (
     EngineClosed,
@@ -27,14 +27,17 @@ from mofa_gguf.engine.errors import (
     SessionError,
 )
 from mofa_gguf.engine.generation import Generation
+from mofa_gguf.engine.load_plan import LoadPlan
+from mofa_gguf.engine.loading import load_model
 from mofa_gguf.engine.model import Model, refuse_encoder_decoder
 from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.parking import IDLE_S
+from mofa_gguf.engine.recorder import Recorder
 from mofa_gguf.engine.request import GenerationRequest
 from mofa_gguf.engine.sequence import Sequence as Request
 from mofa_gguf.engine.session import fingerprint, read_session, write_session
-from mofa_gguf.engine.sizing import auto_context
-from mofa_gguf.engine.stats import Counters, EngineStats, speed_of
+from mofa_gguf.engine.stats import EngineStats, latency_of, speed_of, throughput_of
 from mofa_gguf.engine.tasks import CallTask, SideTask
 from mofa_gguf.engine.worker import Worker
 
@@ -58,6 +61,7 @@ class Engine:
             None if model.is_encoder else Worker(model, options, n_ctx=n_ctx, abort=self._abort)
         )
         self._embedder: Embedder | None = None
+        self._ranker: Embedder | None = None
         self._arrived: deque[Request] = deque()
         self._side_tasks: deque[SideTask] = deque()
         self._changed = threading.Condition()
@@ -68,7 +72,7 @@ class Engine:
         self._n_cells_cached = 0
         self._n_removed = 0
         self._pid = os.getpid()
-        self._thread = threading.Thread(target=self._loop, name="mofa-gguf-engine", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="mofa-gguf-engine", daemon=True)
         self._thread.start()
         _open_engines.add(self)
 
@@ -84,25 +88,22 @@ class Engine:
 
         Raises ModelFileError, UnsupportedModel, DeviceUnavailable, InvalidOption or OutOfMemory.
         """
-        options = options or EngineOptions()
-        available = available_memory_bytes()
-        model = Model.load(path, options, progress=progress)
-        try:
+
+        def build(model: Model, load: LoadPlan) -> Engine:
             refuse_encoder_decoder(model)
-            n_ctx = options.n_ctx
-            if n_ctx == "auto":
-                on_cpu = 1 - model.offload.n_layers / max(1, model.offload.n_total)
-                n_ctx = auto_context(
-                    model.header,
-                    type_k=options.cache_type_k,
-                    type_v=options.cache_type_v,
-                    available_bytes=available,
-                    weights_bytes=int(model.n_bytes * on_cpu),
-                )
-            return cls(model, options, n_ctx=n_ctx)
-        except BaseException:
-            model.close()
-            raise
+            return cls(model, load.options, n_ctx=load.plan.n_ctx)
+
+        options = options or EngineOptions()
+        if options.draft_model is not None:
+            check_draft_file(options.draft_model)
+        engine = load_model(path, options, build, progress=progress)
+        if options.draft_model is not None:
+            try:
+                engine._load_draft(progress)
+            except BaseException:
+                engine.close()
+                raise
+        return engine
 
     @property
     def n_ctx(self) -> int:
@@ -126,6 +127,11 @@ class Engine:
         """Whether :meth:`close` was called."""
         return self._closed
 
+    @property
+    def lost(self) -> bool:
+        """Whether devices with layers of the model went away: it must be loaded anew."""
+        return bool(self.model.lost_devices)
+
     def submit(self, request: GenerationRequest) -> Generation:
         """Queue a request and return its stream of events.
 
@@ -142,9 +148,11 @@ class Engine:
             raise InvalidOption("tokens", f"must be ids from 0 to {n_vocab - 1}")
         if len(request.tokens) >= worker.n_ctx:
             raise PromptTooLong(len(request.tokens), worker.n_ctx)
+        if request.speculation == "draft-model" and worker.drafting.drafter is None:
+            raise InvalidOption("speculation", 'is "draft-model", but the model has no draft_model')
         generation = Generation()
         self._check_open()
-        entry = Request(self.model, request, generation, time.monotonic())
+        entry = Request(self.model, request, generation.outbox, time.monotonic())
         try:
             self._enqueue(self._arrived, entry)
         except EngineError:
@@ -159,14 +167,33 @@ class Engine:
 
         Raises PromptTooLong, InvalidOption, QueueFull or EngineClosed at once.
         """
-        for tokens in inputs:
-            if not tokens:
-                raise InvalidOption("tokens", "is empty; a text to embed needs at least one token")
-            if len(tokens) > self.n_embedding_max:
-                raise PromptTooLong(len(tokens), self.n_embedding_max, what="one embedding")
+        self._check_inputs(inputs)
         task = EmbeddingTask(self._get_embedder, inputs, normalize=normalize)
         self._enqueue(self._side_tasks, task)
         return task.future
+
+    def rank(self, inputs: Sequence[Sequence[int]]) -> Future[list[list[float]]]:
+        """Queue pairs of texts (as tokens) to judge; the future gives the head's outputs for each.
+
+        The first output says how well the two fit, on the model's own scale. Raises InvalidOption
+        for a model without such a head, and what :meth:`embed` raises.
+        """
+        if not self.model.ranks:
+            raise InvalidOption("model", "is no reranker: it has no head that judges two texts")
+        self._check_inputs(inputs)
+        task = EmbeddingTask(self._get_ranker, inputs, normalize=False)
+        self._enqueue(self._side_tasks, task)
+        return task.future
+
+    def _check_inputs(self, inputs: Sequence[Sequence[int]]) -> None:
+        n_vocab = self.model.vocab.n_tokens
+        for tokens in inputs:
+            if not tokens:
+                raise InvalidOption("tokens", "is empty; a text to embed needs at least one token")
+            if not all(0 <= token < n_vocab for token in tokens):
+                raise InvalidOption("tokens", f"must be ids from 0 to {n_vocab - 1}")
+            if len(tokens) > self.n_embedding_max:
+                raise PromptTooLong(len(tokens), self.n_embedding_max, what="one embedding")
 
     def save_session(self, tokens: Sequence[int], path: Path | str) -> Future[int]:
         """Write what is cached of ``tokens`` to a file; the future gives how many tokens that is.
@@ -201,7 +228,8 @@ class Engine:
     def stats(self) -> EngineStats:
         """What is going on, counts since the engine was loaded, and the last answers' speed."""
         worker = self._worker
-        counters = worker.counters if worker else Counters()
+        recorder = worker.recorder if worker else Recorder()
+        counters = recorder.counters
         return EngineStats(
             n_waiting=max(0, self._n_active - self._n_running),
             n_running=self._n_running,
@@ -209,11 +237,15 @@ class Engine:
             n_prompt_tokens_computed=counters.n_prompt_tokens_computed,
             n_prompt_tokens_cached=counters.n_prompt_tokens_cached,
             n_generated_tokens=counters.n_generated_tokens,
+            n_drafted_tokens=counters.n_drafted_tokens,
+            n_accepted_tokens=counters.n_accepted_tokens,
             n_steps=counters.n_steps,
             n_cells=worker.cache.n_cells if worker else 0,
             n_cells_used=worker.cache.n_used if worker else 0,
             n_cells_cached=self._n_cells_cached,
-            speed=speed_of(worker.recent if worker else ()),
+            speed=speed_of(recorder.answers()),
+            latency=latency_of(recorder),
+            throughput=throughput_of(recorder.steps()),
         )
 
     def close(self) -> None:
@@ -226,6 +258,16 @@ class Engine:
         self._abort.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+    def _load_draft(self, progress: Callable[[float], None] | None) -> None:
+        """Load the draft model. Nobody has this engine yet, so its thread waits meanwhile."""
+        check_target(self.model)
+        assert self._worker is not None
+        n_ctx = self._worker.cache.n_cells
+        drafting = self._worker.drafting
+        drafting.drafter = load_drafter(
+            self.model, self.options, n_ctx=n_ctx, abort=self._abort, progress=progress
+        )
 
     @cached_property
     def _fingerprint(self) -> dict[str, Any]:
@@ -242,19 +284,28 @@ class Engine:
         self._enqueue(self._side_tasks, task)
         return task.future
 
+    def _get_ranker(self) -> Embedder:
+        if self._ranker is None:
+            self._ranker = Embedder(self.model, self.options, self._abort, ranks=True)
+        return self._ranker
+
     def _get_embedder(self) -> Embedder:
         if self._embedder is None:
             self._embedder = Embedder(self.model, self.options, self._abort)
         return self._embedder
 
     def _check_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise EngineClosed(
+                "the engine belongs to the process that loaded it, not to a fork; "
+                "load the model in the new process"
+            )
         if self._closed:
             raise EngineClosed
-        if os.getpid() != self._pid:
-            raise EngineClosed("the engine belongs to the process that loaded it, not to a fork")
 
     def _enqueue(self, queue: deque[_EntryT], entry: _EntryT) -> None:
         limit = self.options.max_parallel + self.options.max_queue
+        self._check_open()  # before the lock too: in a fork nobody may be there to release it
         with self._changed:
             self._check_open()
             if self._n_active >= limit:
@@ -263,6 +314,14 @@ class Engine:
             self._n_requests += 1
             self._n_active += 1
             self._changed.notify_all()
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        finally:  # however the loop ended, nobody may wait for ever
+            with self._changed:
+                self._closed = True
+            self._release()
 
     def _loop(self) -> None:
         while self._wait_for_work():
@@ -277,15 +336,17 @@ class Engine:
             if self._side_tasks:
                 self._side_step()
             self._count()
-        self._release()
 
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to do; False when the engine is closed."""
         with self._changed:
             while not self._closed and not self._arrived and not self._side_tasks:
-                if self._worker is not None and not self._worker.idle:
+                worker = self._worker
+                if worker is not None and not worker.idle:
                     break
-                self._changed.wait()
+                untidy = worker is not None and worker.parking.n_untidy > 0
+                if not self._changed.wait(IDLE_S if untidy else None):
+                    break
             return not self._closed
 
     def _side_step(self) -> None:
@@ -295,8 +356,10 @@ class Engine:
             if not task.step():
                 return
         except EngineError as error:
-            task.fail(error)
-        except Exception as error:  # a bug must fail its task, not the engine
+            task.fail(EngineClosed() if self._abort.is_set else error)
+        # A bug must fail its task, not the engine; nor must what a reader's callback raises, be it
+        # SystemExit, for that runs here when a future is settled.
+        except BaseException as error:
             logger.exception("a task failed in an unexpected way")
             task.fail(EngineError(f"the engine failed on this task: {error!r}"))
         self._side_tasks.popleft()
@@ -320,8 +383,9 @@ class Engine:
                 self._worker.add(request)
             self._worker.fail_all(EngineClosed())
             self._worker.close()
-        if self._embedder is not None:
-            self._embedder.close()
+        for embedder in (self._embedder, self._ranker):
+            if embedder is not None:
+                embedder.close()
         self.model.close()
 
 

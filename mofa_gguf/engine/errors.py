@@ -12,6 +12,7 @@
     ├── ConstraintError        a schema or grammar that cannot be enforced
     ├── DeadlineExceeded       the request's time ran out (``deadline_s``)
     ├── DecodeFailed           llama.cpp could not compute a batch (``status``)
+    │   └── DeviceLost         a worker with layers of the model went away (``servers``)
     └── EngineClosed           the engine was closed while, or before, the request ran
 
 The engine knows nothing of MoFA's contract: ``provider`` turns these into its errors.
@@ -56,7 +57,15 @@ class DeviceUnavailable(EngineError):
 
 
 class OutOfMemory(EngineError):
-    """Weights, KV cache or compute buffers could not be allocated."""
+    """Weights, KV cache or compute buffers could not be allocated, or would not fit."""
+
+    def __init__(
+        self, message: str, *, n_bytes: int | None = None, available_bytes: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.n_bytes = n_bytes
+        """What the load would take, where that is known."""
+        self.available_bytes = available_bytes
 
 
 class PromptTooLong(EngineError):
@@ -106,6 +115,17 @@ class DecodeFailed(EngineError):
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class DeviceLost(DecodeFailed):
+    """A worker that held layers of the model went away; the model must be loaded anew."""
+
+    def __init__(self, servers: tuple[str, ...]) -> None:
+        super().__init__(
+            f"the connection to {', '.join(servers)} was lost, and the model's layers there with "
+            "it; the next request loads the model without"
+        )
+        self.servers = servers
 
 
 class EngineClosed(EngineError):

@@ -1,13 +1,38 @@
-"""The caller's end of a request: events as an iterator, sync or async."""
+"""The two ends of a request's stream of events: the engine's outbox and the caller's iterator."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 
+from mofa_gguf.engine.errors import EngineClosed
 from mofa_gguf.engine.request import Event, FinishEvent
+
+
+class Outbox:
+    """The engine's end: events go in here. Knows nothing of who reads them.
+
+    The engine holds this and not the reader's end, so that a reader that is dropped is noticed.
+    """
+
+    def __init__(self) -> None:
+        self.events: deque[Event | BaseException] = deque()
+        self.ready = threading.Condition()
+        self.wake: Callable[[], None] | None = None
+        self.cancelled = False
+        """Whether nobody wants the rest any more. Only ever becomes true."""
+
+    def push(self, event: Event | BaseException) -> None:
+        """Hand over an event (an exception ends the stream); never blocks."""
+        with self.ready:
+            self.events.append(event)
+            self.ready.notify_all()
+            wake = self.wake
+        if wake is not None:
+            wake()
 
 
 class Generation:
@@ -15,40 +40,35 @@ class Generation:
 
     Read it with ``for`` in a thread or ``async for`` in an event loop. The last event is a
     :class:`FinishEvent`; a failed request raises its EngineError instead. :meth:`cancel` (or
-    leaving the loop through ``close``/``aclose``) frees the request's place at the next step.
+    leaving the loop through ``close``/``aclose``, or dropping the object) frees the request's
+    place at the next step.
     """
 
     def __init__(self) -> None:
-        self._events: deque[Event | BaseException] = deque()
-        self._ready = threading.Condition()
-        self._wake: Callable[[], None] | None = None
-        self._cancelled = threading.Event()
+        self.outbox = Outbox()
         self._over = False
+        self._pid = os.getpid()
 
     @property
     def cancelled(self) -> bool:
         """Whether nobody wants the rest any more."""
-        return self._cancelled.is_set()
+        return self.outbox.cancelled
 
     def cancel(self) -> None:
         """Ask the engine to stop; safe from any thread, may be called twice."""
-        self._cancelled.set()
+        self.outbox.cancelled = True
 
-    def push(self, event: Event | BaseException) -> None:
-        """Called by the engine: hand over an event (an exception ends the stream)."""
-        with self._ready:
-            self._events.append(event)
-            self._ready.notify_all()
-            wake = self._wake
-        if wake is not None:
-            wake()
+    def __del__(self) -> None:
+        self.cancel()
 
     def _take(self) -> Event | None:
         """The next event, or None if there is none yet; raises what the engine pushed."""
-        with self._ready:
-            if not self._events:
+        if os.getpid() != self._pid:  # before the lock, which nobody here would ever release
+            raise EngineClosed("the stream belongs to the process that asked for it, not to a fork")
+        with self.outbox.ready:
+            if not self.outbox.events:
                 return None
-            event = self._events.popleft()
+            event = self.outbox.events.popleft()
             if isinstance(event, BaseException | FinishEvent):
                 self._over = True
         if isinstance(event, BaseException):
@@ -62,9 +82,9 @@ class Generation:
                 if event is not None:
                     yield event
                     continue
-                with self._ready:
-                    if not self._events:
-                        self._ready.wait()
+                with self.outbox.ready:
+                    if not self.outbox.events:
+                        self.outbox.ready.wait()
         finally:
             self.cancel()
 
@@ -74,16 +94,16 @@ class Generation:
     async def events(self) -> AsyncGenerator[Event, None]:
         """The events as an async generator, whose ``aclose`` cancels the request."""
         loop = asyncio.get_running_loop()
-        arrived = asyncio.Event()
+        arrived, outbox = asyncio.Event(), self.outbox
 
         def wake() -> None:
             try:
                 loop.call_soon_threadsafe(arrived.set)
             except RuntimeError:  # the loop was closed: nobody reads any more
-                self.cancel()
+                outbox.cancelled = True
 
-        with self._ready:
-            self._wake = wake
+        with outbox.ready:
+            outbox.wake = wake
         try:
             while not self._over:
                 arrived.clear()
@@ -93,5 +113,5 @@ class Generation:
                 else:
                     await arrived.wait()
         finally:
-            self._wake = None
+            outbox.wake = None
             self.cancel()

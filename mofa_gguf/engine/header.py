@@ -11,15 +11,17 @@ import math
 import mmap
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mofa_gguf.engine.errors import ModelFileError
-from mofa_gguf.engine.tensor_types import TYPES_BY_ID, TensorType
+from mofa_gguf.engine.tensor_types import REMOVED_TYPES, TYPES_BY_ID, TensorType
 
 MAGIC = b"GGUF"
+# The formats that GGUF replaced in 2023; their magic numbers, as little-endian bytes.
+_BEFORE_GGUF = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT", b"algg": "GGLA"}
 DEFAULT_ALIGNMENT = 32
 MAX_KEPT_ARRAY = 256
 """Longer arrays (vocabularies, merges) are summarised, not kept."""
@@ -50,6 +52,8 @@ class ArraySummary:
 
     type_id: int
     length: int
+    offset: int = field(default=0, compare=False)
+    """Where in the file its elements begin."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ class GGUFHeader:
     data_offset: int
     n_bytes: int
     """Size of the whole file."""
+    types: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """The number of each value's type in the file (gguf.h, enum gguf_type)."""
 
     @property
     def architecture(self) -> str:
@@ -138,6 +144,7 @@ class _Reader:
         self._view = view
         self._end = len(view)
         self._at = 0
+        self._types: dict[str, int] = {}
 
     def read(self) -> GGUFHeader:
         version = self._magic_and_version()
@@ -148,7 +155,9 @@ class _Reader:
         tensors = self._tensors(n_tensors)
         data_offset = -(-self._at // alignment) * alignment
         self._check_layout(tensors, alignment, data_offset)
-        return GGUFHeader(self._path, version, metadata, tensors, data_offset, self._end)
+        return GGUFHeader(
+            self._path, version, metadata, tensors, data_offset, self._end, self._types
+        )
 
     def _fail(self, problem: str) -> ModelFileError:
         # Names come from the file: damaged ones may be long and full of control characters.
@@ -169,9 +178,18 @@ class _Reader:
 
     def _magic_and_version(self) -> int:
         magic = self._take(4, "the magic number")
+        if magic in _BEFORE_GGUF:
+            raise self._fail(
+                f"is in llama.cpp's format of before GGUF ({_BEFORE_GGUF[magic]}), which it reads "
+                "no more; get the model as GGUF or convert its checkpoint"
+            )
         if magic != MAGIC:
             raise self._fail("is no GGUF file: it does not begin with the letters GGUF")
         version: int = self._number("<I", 4, "the version")
+        if version == 1:
+            raise self._fail(
+                "has GGUF version 1, which llama.cpp reads no more; convert the model again"
+            )
         if version & 0xFFFF == 0 and version:
             raise self._fail("is a big-endian GGUF file, which cannot be used on this machine")
         if version not in (2, 3):
@@ -193,9 +211,12 @@ class _Reader:
         metadata: dict[str, Any] = {}
         for _ in range(n_pairs):
             key = self._string("a metadata key")
+            if not key:
+                raise self._fail("is damaged: a metadata entry has no name")
             if key in metadata:
                 raise self._fail(f"is damaged: the metadata key {key!r} stands in it twice")
             type_id: int = self._number("<I", 4, f"the type of {key}")
+            self._types[key] = type_id
             metadata[key] = self._value(type_id, key)
         return metadata
 
@@ -212,12 +233,13 @@ class _Reader:
     def _array(self, key: str) -> list[Any] | ArraySummary:
         type_id: int = self._number("<I", 4, key)
         length: int = self._number("<Q", 8, key)
+        start = self._at
         if type_id == _STRING:
             if length * 8 > self._end - self._at:
                 raise self._fail(f"is truncated or damaged: {key} claims {length} strings")
             if length > MAX_KEPT_ARRAY:
                 self._skip_strings(length, key)
-                return ArraySummary(type_id, length)
+                return ArraySummary(type_id, length, start)
             return [self._string(key) for _ in range(length)]
         if type_id not in _SCALARS:
             raise self._fail(f"is damaged: {key} is an array of the unknown type {type_id}")
@@ -226,7 +248,7 @@ class _Reader:
             raise self._fail(f"is truncated or damaged: {key} claims {length} values")
         if length > MAX_KEPT_ARRAY:
             self._at += length * n_bytes
-            return ArraySummary(type_id, length)
+            return ArraySummary(type_id, length, start)
         data = self._take(length * n_bytes, key)
         return list(struct.unpack(f"<{length}{form[1]}", data))
 
@@ -268,11 +290,19 @@ class _Reader:
         type_id: int = self._number("<I", 4, name)
         offset: int = self._number("<Q", 8, name)
         kind = TYPES_BY_ID.get(type_id)
+        if type_id in REMOVED_TYPES:
+            raise self._fail(
+                f"holds the tensor {name} as {REMOVED_TYPES[type_id]}, a format that llama.cpp has "
+                "given up; get the model in another quantization (Q4_0 is repacked when loaded)"
+            )
         if kind is None:
             raise self._fail(
                 f"holds the tensor {name} in the type number {type_id}, which this version of "
-                "llama.cpp cannot read; convert the model again with a current converter"
+                "llama.cpp cannot read; it needs a newer one (pip install -U llama-cpp-python), or "
+                "convert the model again"
             )
+        if 0 in shape:
+            raise self._fail(f"is damaged: the tensor {name} is empty (its shape is {shape})")
         row = shape[0] if shape else 1
         if row % kind.block_size or math.prod(shape) >= 2**62:
             raise self._fail(f"is damaged: the shape {shape} of {name} cannot be {kind.name}")

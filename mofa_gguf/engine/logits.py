@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from mofa_gguf.engine.context import Context
 from mofa_gguf.engine.errors import InvalidOption
+from mofa_gguf.engine.loading import load_model
 from mofa_gguf.engine.model import Model
-from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.options import EngineOptions, LoraAdapter
 
 
 class Probe:
@@ -29,6 +30,7 @@ class Probe:
         n_gpu_layers: int = 0,
         kv_f32: bool = True,
         n_threads: int | None = None,
+        lora: Sequence[LoraAdapter] = (),
     ) -> None:
         self._options = EngineOptions(
             n_gpu_layers=n_gpu_layers,
@@ -36,8 +38,11 @@ class Probe:
             flash_attn="off" if kv_f32 else "auto",
             cache_type_k="f32" if kv_f32 else "f16",
             cache_type_v="f32" if kv_f32 else "f16",
+            lora=tuple(lora),
+            # Pages of the mapped file can be taken back, a copy of the weights cannot.
+            repack=False,
         )
-        self.model = Model.load(path, self._options)
+        self.model: Model = load_model(path, self._options, lambda model, _load: model)
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Logits after every token, shape ``(n_tokens, n_vocab)``.

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mofa_gguf.engine.devices import Device, available_memory_bytes, gpus
+from mofa_gguf.engine.devices import available_memory_bytes
 from mofa_gguf.engine.errors import (
-    DeviceUnavailable,
-    InvalidOption,
+    DeviceLost,
     ModelFileError,
     OutOfMemory,
     UnsupportedModel,
 )
-from mofa_gguf.engine.header import GGUFHeader, read_header
-from mofa_gguf.engine.native import llama, take_errors, weights_may_be_repacked
+from mofa_gguf.engine.header import GGUFHeader
+from mofa_gguf.engine.ledger import Reservation
+from mofa_gguf.engine.load_params import model_params
+from mofa_gguf.engine.load_plan import LoadPlan
+from mofa_gguf.engine.lora import LoadedAdapters, load_adapters
+from mofa_gguf.engine.native import llama, logged, take_errors
 from mofa_gguf.engine.options import EngineOptions
-from mofa_gguf.engine.sizing import auto_gpu_layers
+from mofa_gguf.engine.rpc import guards_of
 from mofa_gguf.engine.vocab import Vocab
 
 logger = logging.getLogger(__name__)
 
 POOLING_NAMES = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
-_SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
 # Our own key beside llama.cpp's: every id that ends a generation, as the checkpoint lists them.
 EOS_IDS_KEY = "tokenizer.ggml.eos_token_ids"
 
@@ -40,24 +43,39 @@ class Offload:
     n_layers: int
     n_total: int
     devices: tuple[str, ...]
+    cpu_experts: tuple[int, ...] = ()
+    """Layers on the GPU whose experts stay with the CPU."""
 
 
 class Model:
     """Owner of a ``llama_model``. Contexts made from it must be closed first."""
 
-    def __init__(
-        self, path: Path, header: GGUFHeader, handle: Any, offload: Offload, buffers: object
-    ) -> None:
-        self.path = path
+    def __init__(self, header: GGUFHeader, load: LoadPlan, handle: Any, buffers: object) -> None:
+        plan = load.plan
+        names = load.placing.devices
+        self.path = header.path
         self.header = header
-        self.offload = offload
+        self.plan = plan
+        self.offload = Offload(
+            load.requested_layers, plan.n_gpu_layers, plan.n_total, names, plan.cpu_experts
+        )
+        self._guards = guards_of(names)
         self._buffers = buffers  # ctypes arrays that llama.cpp keeps pointers to
         self._handle = handle
         self._lock = threading.Lock()
         library = llama()
-        self.vocab = Vocab(library.llama_model_get_vocab(handle), owner=self)
+        self.adapters = LoadedAdapters()
+        self.reservation: Reservation | None = None
+        """What was promised to this model; released with it."""
+        self.vocab = Vocab(
+            library.llama_model_get_vocab(handle),
+            owner=self,
+            metadata=header.metadata,
+            path=header.path,
+        )
         self.n_ctx_train: int = library.llama_model_n_ctx_train(handle)
         self.n_embd: int = library.llama_model_n_embd(handle)
+        self.n_cls_out: int = library.llama_model_n_cls_out(handle)
         self.n_layers: int = library.llama_model_n_layer(handle)
         self.n_parameters: int = library.llama_model_n_params(handle)
         self.n_bytes: int = library.llama_model_size(handle)
@@ -67,28 +85,42 @@ class Model:
     @classmethod
     def load(
         cls,
-        path: Path | str,
-        options: EngineOptions,
+        header: GGUFHeader,
+        load: LoadPlan,
         *,
         progress: Callable[[float], None] | None = None,
     ) -> Model:
-        """Load the GGUF file at ``path``; blocks until its weights are there.
+        """Load the file that ``header`` is of, as planned; blocks until its weights are there.
 
-        ``progress`` is called with the loaded share, 0 to 1. Raises ModelFileError (or
-        UnsupportedModel), DeviceUnavailable, InvalidOption or OutOfMemory.
+        ``progress`` is called with the loaded share, 0 to 1; what it raises ends the loading and
+        comes out of here. Raises ModelFileError (or UnsupportedModel), DeviceLost, InvalidOption
+        or OutOfMemory.
         """
-        path = Path(path)
-        header = read_header(path)
-        if not header.tensors:
-            raise ModelFileError(path, "holds a vocabulary but no weights")
-        offload = plan_offload(header, options)
-        params, buffers = _model_params(options, offload, progress)
+        path = header.path
+        stopped: list[BaseException] = []
+        params, buffers = model_params(load.options, load.placing, use_mmap=load.options.use_mmap)
+        if progress is not None:
+            params.progress_callback = _reporter(progress, stopped)
+            buffers.append(params.progress_callback)
         take_errors()
-        handle = llama().llama_model_load_from_file(str(path).encode(), params)
+        with logged() as lines:
+            handle = llama().llama_model_load_from_file(os.fsencode(path), params)
+        if stopped:
+            if handle:
+                llama().llama_model_free(handle)
+            raise stopped[0]
         if not handle:
             raise _load_error(path, header, take_errors())
+        _tell_unlocked(path, load.options, lines)
         logger.info("loaded %s (%s)", path.name, header.architecture)
-        return cls(path, header, handle, offload, buffers)
+        model = cls(header, load, handle, buffers)
+        try:
+            model.check_devices()
+            model.adapters = load_adapters(handle, header, load.options.lora)
+        except BaseException:
+            model.close()
+            raise
+        return model
 
     @property
     def handle(self) -> Any:
@@ -106,12 +138,35 @@ class Model:
         value = self.header.hyperparameter("pooling_type")
         return POOLING_NAMES.get(value) if isinstance(value, int) else None
 
+    @property
+    def lost_devices(self) -> tuple[str, ...]:
+        """Workers that held layers of this model and went away: it computes nonsense now."""
+        return tuple(guard.server for guard in self._guards if guard.lost)
+
+    def check_devices(self) -> None:
+        """Raises DeviceLost if a worker with layers of this model went away."""
+        if self._guards and (lost := self.lost_devices):
+            raise DeviceLost(lost)
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the model has a head that says how well two texts fit together.
+
+        Its first output is that: the only one, or the "yes" of a model that answers yes or no.
+        """
+        if self.pooling != "rank":
+            return False
+        label: bytes | None = llama().llama_model_cls_label(self._handle, 0)
+        return self.n_cls_out == 1 or label == b"yes"
+
     def close(self) -> None:
         """Free the weights; may be called twice."""
         with self._lock:
             if self._handle:
                 llama().llama_model_free(self._handle)
                 self._handle = None
+                if self.reservation is not None:
+                    self.reservation.release()
 
     def _describe(self) -> str:
         buffer = ctypes.create_string_buffer(256)
@@ -125,71 +180,30 @@ class Model:
         return frozenset(own.union(known))
 
 
-def plan_offload(header: GGUFHeader, options: EngineOptions) -> Offload:
-    """Decide how many layers go to the GPU.
+def _reporter(progress: Callable[[float], None], stopped: list[BaseException]) -> Any:
+    """A callback for llama.cpp; ``stopped`` gets what ``progress`` raises."""
 
-    Raises DeviceUnavailable when a GPU is required and there is none.
-    """
-    found = gpus()
-    n_total = int(header.hyperparameter("block_count", 0)) + 1
-    requested = options.n_gpu_layers
-    if not found:
-        if options.require_gpu:
-            raise DeviceUnavailable(
-                "a GPU is required (require_gpu) but this build of llama.cpp finds none; "
-                "install a GPU build of llama-cpp-python or set require_gpu to false"
-            )
-        if requested not in ("auto", 0):
-            logger.warning(
-                "n_gpu_layers=%s has no effect: this build of llama.cpp finds no GPU", requested
-            )
-        return Offload(requested, 0, n_total, ())
-    if requested == "auto":
-        n_layers = _auto_layers(header, found, n_total)
-    elif requested == "all" or (isinstance(requested, int) and requested < 0):
-        n_layers = n_total
-    else:
-        n_layers = min(int(requested), n_total)
-    names = tuple(device.name for device in found) if n_layers else ()
-    return Offload(requested, n_layers, n_total, names)
-
-
-def _auto_layers(header: GGUFHeader, found: list[Device], n_total: int) -> int:
-    free = sum(device.free_bytes for device in found)
-    return auto_gpu_layers(n_total - 1, weights_bytes=header.n_tensor_bytes, free_bytes=free)
-
-
-def _model_params(
-    options: EngineOptions, offload: Offload, progress: Callable[[float], None] | None
-) -> tuple[Any, object]:
-    library = llama()
-    params = library.llama_model_default_params()
-    params.n_gpu_layers = offload.n_layers
-    params.main_gpu = options.main_gpu
-    params.split_mode = _SPLIT_MODES[options.split_mode]
-    # llama.h, enum llama_load_mode: bit 0 maps the file, bit 1 locks it in memory.
-    params.load_mode = int(options.use_mmap) | int(options.use_mlock) << 1
-    params.use_extra_bufts = weights_may_be_repacked()
-    keep: list[object] = []
-    if options.tensor_split:
-        n_devices = library.llama_max_devices()
-        if len(options.tensor_split) > n_devices:
-            raise InvalidOption(
-                "tensor_split", f"names {len(options.tensor_split)} devices of {n_devices}"
-            )
-        split = (ctypes.c_float * n_devices)(*options.tensor_split)
-        params.tensor_split = split
-        keep.append(split)
-    if progress is not None:
-
-        def report(share: float, _user_data: object) -> bool:
+    def report(share: float, _user_data: object) -> bool:
+        try:
             progress(share)
-            return True
+        except BaseException as error:  # noqa: BLE001 - must not pass through C
+            stopped.append(error)
+            return False
+        return True
 
-        callback = library.llama_progress_callback(report)
-        params.progress_callback = callback
-        keep.append(callback)
-    return params, keep
+    return llama().llama_progress_callback(report)
+
+
+def _tell_unlocked(path: Path, options: EngineOptions, lines: list[str]) -> None:
+    """Say so if the weights could not be locked in memory; they are used all the same."""
+    failed = next((line for line in lines if "failed to mlock" in line), None)
+    if options.use_mlock and failed is not None:
+        logger.warning(
+            "%s could not be locked in memory (use_mlock) and may be swapped out; raise the limit "
+            "on locked memory (ulimit -l): %s",
+            path.name,
+            failed,
+        )
 
 
 def _load_error(path: Path, header: GGUFHeader, reasons: list[str]) -> Exception:

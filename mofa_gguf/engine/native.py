@@ -12,6 +12,8 @@ import importlib
 import logging
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -44,11 +46,23 @@ class _LogSink:
             if not line:
                 continue
             state_level = getattr(state, "level", logging.DEBUG)
+            for kept in getattr(state, "kept", ()):
+                kept.append(line)
             # A load that fails tells its reason only here, and only once.
             if state_level >= logging.ERROR:
                 state.errors = [*getattr(state, "errors", []), line][-4:]
             # Problems become exceptions with these lines in them; as log lines they are details.
             logger.log(min(state_level, logging.INFO), "%s", line)
+
+    @contextmanager
+    def keep(self) -> Iterator[list[str]]:
+        before: tuple[list[str], ...] = getattr(self._local, "kept", ())
+        lines: list[str] = []
+        self._local.kept = (*before, lines)
+        try:
+            yield lines
+        finally:
+            self._local.kept = before
 
     def take_errors(self) -> list[str]:
         errors: list[str] = getattr(self._local, "errors", [])
@@ -122,3 +136,8 @@ def _open_first(folder: Path, stems: tuple[str, ...]) -> ctypes.CDLL:
 def take_errors() -> list[str]:
     """The last error lines that llama.cpp logged on this thread; forgets them."""
     return _sink.take_errors()
+
+
+def logged() -> AbstractContextManager[list[str]]:
+    """A block that keeps every line llama.cpp logs on this thread meanwhile."""
+    return _sink.keep()

@@ -5,12 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
+CacheType = Literal["auto", "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
+Numa = Literal["off", "distribute", "isolate", "numactl"]
 SplitMode = Literal["none", "layer", "row"]
 Pooling = Literal["auto", "mean", "cls", "last"]
 FlashAttention = Literal["auto", "on", "off"]
+Probe = Literal["auto", "always", "never"]
+Speculation = Literal["auto", "off", "prompt-lookup", "draft-model"]
 
 AUTO: Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True)
+class LoraAdapter:
+    """A GGUF adapter, and how strongly it counts (1: as it was trained)."""
+
+    path: str
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,12 @@ class EngineOptions:
     cache_type_v: CacheType = "f16"
     use_mmap: bool = True
     use_mlock: bool = False
+    repack: bool = True
+    """Whether llama.cpp may lay weights out anew for the CPU: faster, but a copy in memory."""
+    numa: Numa = "off"
+    """How threads are spread over a machine of several memory nodes; the first model decides."""
+    rpc_servers: tuple[str, ...] = ()
+    """Workers ("host:port") whose devices take layers, too."""
     pooling: Pooling = "auto"
     """How token vectors become one; "auto" is what the model's file says, else the mean."""
     n_embedding_batch: int = 2048
@@ -43,3 +60,17 @@ class EngineOptions:
     """Requests that run at once; more wait."""
     max_queue: int = 64
     """Requests that may wait; one more is refused at once."""
+    prefix_memory: int | Literal["auto"] = AUTO
+    """Bytes of host memory for prefixes whose cells gave way to others; 0 keeps none of them."""
+    speculation: Speculation = "auto"
+    """Tokens guessed ahead, from what the text has said before or by a draft model: where that
+    pays, never, or wherever there is such a guess. Requests with a seed are left out of "auto"."""
+    draft_model: str | None = None
+    """The GGUF file of a small model with the same vocabulary, which guesses tokens ahead."""
+    lora: tuple[LoraAdapter, ...] = ()
+    """Adapters that are added to the weights, for every request."""
+    probe: Probe = "never"
+    """Whether a process of its own loads a file first: where the checks in front of llama.cpp do
+    not know its architecture through and through, always, or never. Once for each file."""
+    verdicts: str | None = None
+    """The folder where it is kept which files have passed; None keeps it for this process."""

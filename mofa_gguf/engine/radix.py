@@ -18,9 +18,16 @@ nothing of llama.cpp: it drives a :class:`CacheMemory`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from mofa_gguf.engine.events import emit
+from mofa_gguf.engine.prefix_tree import Node, common_prefix, holder_of, path_of
+
+logger = logging.getLogger(__name__)
 
 
 class CacheMemory(Protocol):
@@ -31,26 +38,6 @@ class CacheMemory(Protocol):
 
     def remove(self, sequence: int, start: int, end: int) -> None:
         """Take ``sequence`` off its cells at positions ``start`` to ``end``."""
-
-
-@dataclass(eq=False)
-class Node:
-    """Tokens at the positions ``start`` and up, after those of the parents."""
-
-    tokens: list[int]
-    start: int
-    parent: Node | None
-    children: dict[int, Node] = field(default_factory=dict)
-    holder: int | None = None
-    """The sequence that has the whole path's cells; exactly on leaves."""
-    pins: int = 0
-    """Leases that end at this node."""
-    last_used: int = 0
-
-    @property
-    def end(self) -> int:
-        """The position behind the last token."""
-        return self.start + len(self.tokens)
 
 
 @dataclass(eq=False)
@@ -86,6 +73,8 @@ class PrefixCache:
         self.n_cells = n_cells
         self.n_sequences = n_sequences
         self.n_used = 0
+        self.before_evict: Callable[[Sequence[int], int], None] | None = None
+        """Called with the tokens of cells that are given up, and a sequence that has them."""
 
     @property
     def n_free(self) -> int:
@@ -95,14 +84,20 @@ class PrefixCache:
     @property
     def n_evictable(self) -> int:
         """Cells that :meth:`make_room` could free."""
-        pinned = {id(node) for lease in self._leases for node in _path(lease.node)}
+        pinned = {id(node) for lease in self._leases for node in path_of(lease.node)}
         return sum(len(node.tokens) for node in self._nodes() if id(node) not in pinned)
+
+    @property
+    def n_latest(self) -> int:
+        """Cells of the branch that was used last."""
+        leaves = (node for node in self._nodes() if not node.children)
+        return max(((leaf.last_used, leaf.end) for leaf in leaves), default=(0, 0))[1]
 
     def n_available_beside(self, tokens: Sequence[int]) -> int:
         """Cells that are free or could be freed while the cached prefix of ``tokens`` stays."""
         node, n_into = self._find(tokens)
-        pinned = {id(each) for lease in self._leases for each in _path(lease.node)}
-        kept = pinned.union(id(each) for each in _path(node))
+        pinned = {id(each) for lease in self._leases for each in path_of(lease.node)}
+        kept = pinned.union(id(each) for each in path_of(node))
         others = sum(len(each.tokens) for each in self._nodes() if id(each) not in kept)
         rest = 0 if id(node) in pinned else len(node.tokens) - n_into
         return self.n_free + others + rest
@@ -125,7 +120,7 @@ class PrefixCache:
         if sequence is None:
             sequence = self._take_id()
             if sequence is not None and node.end:
-                self._memory.copy(_holder_of(node), sequence, 0, node.end)
+                self._memory.copy(holder_of(node), sequence, 0, node.end)
         if sequence is None:
             sequence = self._idle_holder(node)  # evicting may have made the node a leaf
         if sequence is None:
@@ -143,6 +138,15 @@ class PrefixCache:
         self.n_used += len(tokens)
         assert self.n_used <= self.n_cells
 
+    def trim(self, lease: Lease, n_tokens: int) -> None:
+        """Give back the cells behind the lease's first ``n_tokens``, which nobody else shares."""
+        n_kept = n_tokens - lease.node.end
+        assert 0 <= n_kept <= len(lease.tail)
+        if n_kept < len(lease.tail):
+            self._memory.remove(lease.sequence, n_tokens, -1)
+            self.n_used -= len(lease.tail) - n_kept
+            del lease.tail[n_kept:]
+
     def publish(self, lease: Lease) -> None:
         """Move the lease's tail into the tree, so that others share it from now on.
 
@@ -155,7 +159,7 @@ class PrefixCache:
             n_same = common_prefix(child.tokens, rest)
             start, end = child.start, child.start + n_same
             self._memory.remove(lease.sequence, start, end)
-            self._memory.copy(_holder_of(child), lease.sequence, start, end)
+            self._memory.copy(holder_of(child), lease.sequence, start, end)
             self.n_used -= n_same
             node = self._split(child, n_same) if n_same < len(child.tokens) else child
             rest = rest[n_same:]
@@ -188,6 +192,12 @@ class PrefixCache:
                 return False
             self._evict(leaf)
         return True
+
+    def evict_idle(self, *, used_before: float) -> None:
+        """Evict the branch that was not used for longest, if that is since ``used_before``."""
+        leaf = self._oldest_leaf()
+        if leaf is not None and leaf.used_at < used_before:
+            self._evict(leaf)
 
     def clear(self) -> None:
         """Forget everything, leases too: the memory was emptied."""
@@ -233,7 +243,8 @@ class PrefixCache:
         """Part a node; its first ``at`` tokens become a new node, which is returned."""
         assert node.parent is not None
         assert 0 < at < len(node.tokens)
-        upper = Node(node.tokens[:at], node.start, node.parent, last_used=node.last_used)
+        upper = Node(node.tokens[:at], node.start, node.parent)
+        upper.last_used, upper.used_at = node.last_used, node.used_at
         node.parent.children[upper.tokens[0]] = upper
         node.tokens, node.start, node.parent = node.tokens[at:], node.start + at, upper
         upper.children[node.tokens[0]] = node
@@ -255,8 +266,12 @@ class PrefixCache:
         parent, holder = leaf.parent, leaf.holder
         assert parent is not None
         assert holder is not None
+        if self.before_evict is not None:
+            parts = [each.tokens for each in path_of(leaf)]
+            self.before_evict([token for part in reversed(parts) for token in part], holder)
         del parent.children[leaf.tokens[0]]
         self.n_used -= len(leaf.tokens)
+        emit(logger, "cache.evicted", n_cells=len(leaf.tokens), n_cells_free=self.n_free)
         if parent.children or parent is self._root:
             self._release(holder)
         else:
@@ -299,8 +314,9 @@ class PrefixCache:
 
     def _touch(self, node: Node) -> None:
         self._clock += 1
-        for each in _path(node):
-            each.last_used = self._clock
+        now = time.monotonic()
+        for each in path_of(node):
+            each.last_used, each.used_at = self._clock, now
 
     def _nodes(self) -> Iterator[Node]:
         waiting = list(self._root.children.values())
@@ -308,33 +324,3 @@ class PrefixCache:
             node = waiting.pop()
             yield node
             waiting.extend(node.children.values())
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the longest common beginning of two token lists."""
-    low, high = 0, min(len(a), len(b))
-    if a[:high] == b[:high]:
-        return high
-    while high - low > 1:  # a[:low] == b[:low], a[:high] != b[:high]
-        middle = (low + high) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def _path(node: Node) -> Iterator[Node]:
-    """The node and its ancestors."""
-    at: Node | None = node
-    while at is not None:
-        yield at
-        at = at.parent
-
-
-def _holder_of(node: Node) -> int:
-    """A sequence that has the cells of the whole path to ``node``."""
-    while node.children:
-        node = next(iter(node.children.values()))
-    assert node.holder is not None
-    return node.holder

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from mofa_gguf.engine.options import Speculation
 from mofa_gguf.engine.sampling import SamplingOptions
 
 if TYPE_CHECKING:
-    from mofa_gguf.engine.constraint import Constraint
+    from mofa_gguf.engine.constraint import TokenConstraint
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -29,7 +30,7 @@ class GenerationRequest:
     stop: Sequence[str] = ()
     top_logprobs: int | None = None
     """How many alternatives to report with each token; 0 reports the chosen one, None nothing."""
-    constraint: Callable[[], Constraint] | None = None
+    constraint: Callable[[], TokenConstraint] | None = None
     """Makes this request's constraint; called on the engine's thread."""
     visible_control: frozenset[str] = frozenset()
     """Control tokens whose text the reader wants to see (tool-call and reasoning marks)."""
@@ -37,6 +38,8 @@ class GenerationRequest:
     """Higher goes first."""
     deadline_s: float | None = None
     """Seconds from submission after which the request is given up."""
+    speculation: Speculation | None = None
+    """In place of the engine's own setting."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,10 @@ class FinishEvent:
     timings: Timings
     seed: int
     stop_string: str | None = None
+    n_drafted_tokens: int = 0
+    """Tokens that were guessed ahead and computed with the answer's own."""
+    n_accepted_tokens: int = 0
+    """Those of them that are in the answer: each saved a step."""
 
 
 Event = TextEvent | FinishEvent

@@ -1,24 +1,28 @@
 """How the next token is chosen: llama.cpp's sampler chain, one a request.
 
 The order of the chain is that of llama.cpp's common/sampling.cpp: biases, penalties, DRY,
-top-n-sigma, top-k, typical, top-p, min-p, XTC, temperature, draw. Repetition is penalised over
+top-n-sigma, top-k, typical, top-p, min-p, XTC, temperature, draw (by adaptive-p if asked for;
+mirostat takes the place of everything from top-n-sigma on). Repetition is penalised over
 prompt and answer; frequency and presence count the answer alone, as in the OpenAI API.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mofa_gguf.engine.errors import InvalidOption
 from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.vocab import Vocab
 
 _MIROSTAT_M = 100
-_WHOLE_ANSWER = 2**20  # a window for the answer's penalties that no answer outgrows
+_WHOLE = 2**20  # a window that no text outgrows
 _DRY_BREAKERS = ("\n", ":", '"', "*")
+_LONGEST_BREAKER = 40  # bytes; llama.cpp cuts longer ones
 
 
 @dataclass(frozen=True)
@@ -40,17 +44,25 @@ class SamplingOptions:
     dynatemp_exponent: float = 1.0
     repeat_penalty: float = 1.0
     repeat_last_n: int = 64
-    """Tokens the repeat penalty looks back over, prompt included."""
+    """Tokens the repeat penalty looks back over, prompt included; -1: all."""
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     dry_multiplier: float = 0.0
     dry_base: float = 1.75
     dry_allowed_length: int = 2
     dry_last_n: int = 4096
+    """Tokens DRY looks back over, prompt included; -1: all."""
+    dry_sequence_breakers: tuple[str, ...] = _DRY_BREAKERS
+    """Texts behind which a repetition begins anew."""
     mirostat: Literal[0, 1, 2] = 0
     mirostat_tau: float = 5.0
     mirostat_eta: float = 0.1
+    adaptive_target: float = -1.0
+    """Draw tokens whose probability is near this one (adaptive-p); negative: off."""
+    adaptive_decay: float = 0.9
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logit_bias_text: Mapping[str, float] = field(default_factory=dict)
+    """Added to the logit of every token of these texts."""
     seed: int | None = None
     """None draws a new one."""
     min_keep: int = 1
@@ -66,6 +78,8 @@ class Sampler:
         library = llama()
         self._llama = library
         self._keep: list[object] = []
+        self._biases = _biases(options, vocab)
+        self._breakers = _breakers(options)
         self.seed = options.seed if options.seed is not None else secrets.randbits(31)
         self._chain: Any = library.llama_sampler_chain_init(
             library.llama_sampler_chain_default_params()
@@ -105,28 +119,31 @@ class Sampler:
             draw = lib.llama_sampler_init_mirostat_v2(self.seed, o.mirostat_tau, o.mirostat_eta)
             return [*samplers, temperature, draw]
         samplers += self._truncations(o)
-        return [*samplers, temperature, lib.llama_sampler_init_dist(self.seed)]
+        if o.adaptive_target >= 0:
+            draw = lib.llama_sampler_init_adaptive_p(o.adaptive_target, o.adaptive_decay, self.seed)
+        else:
+            draw = lib.llama_sampler_init_dist(self.seed)
+        return [*samplers, temperature, draw]
 
     def _adjustments(self, o: SamplingOptions, vocab: Vocab, prompt: Sequence[int]) -> list[Any]:
         lib, n_vocab = self._llama, vocab.n_tokens
         samplers = []
-        if o.logit_bias:
-            biases = (lib.llama_logit_bias * len(o.logit_bias))()
-            for entry, (token, bias) in zip(biases, o.logit_bias.items(), strict=True):
+        if self._biases:
+            biases = (lib.llama_logit_bias * len(self._biases))()
+            for entry, (token, bias) in zip(biases, self._biases.items(), strict=True):
                 entry.token, entry.bias = token, bias
             self._keep.append(biases)
             samplers.append(lib.llama_sampler_init_logit_bias(n_vocab, len(biases), biases))
-        if o.repeat_penalty != 1.0 and o.repeat_last_n > 0:
-            repeat = lib.llama_sampler_init_penalties(
-                n_vocab, o.repeat_last_n, o.repeat_penalty, 0.0, 0.0
-            )
-            for token in prompt[-o.repeat_last_n :]:
+        if o.repeat_penalty != 1.0 and o.repeat_last_n != 0:
+            last_n = _window(o.repeat_last_n)
+            repeat = lib.llama_sampler_init_penalties(n_vocab, last_n, o.repeat_penalty, 0.0, 0.0)
+            for token in prompt[-last_n:]:
                 lib.llama_sampler_accept(repeat, token)
             samplers.append(repeat)
         if o.frequency_penalty or o.presence_penalty:
             samplers.append(
                 lib.llama_sampler_init_penalties(
-                    n_vocab, _WHOLE_ANSWER, 1.0, o.frequency_penalty, o.presence_penalty
+                    n_vocab, _WHOLE, 1.0, o.frequency_penalty, o.presence_penalty
                 )
             )
         if o.dry_multiplier:
@@ -135,17 +152,18 @@ class Sampler:
 
     def _dry(self, o: SamplingOptions, vocab: Vocab, prompt: Sequence[int]) -> Any:
         lib = self._llama
-        breakers = (ctypes.c_char_p * len(_DRY_BREAKERS))(*(b.encode() for b in _DRY_BREAKERS))
+        breakers = (ctypes.c_char_p * len(self._breakers))(*self._breakers)
+        last_n = _window(o.dry_last_n)
         dry = lib.llama_sampler_init_dry(
             vocab.pointer,
             o.dry_multiplier,
             o.dry_base,
             o.dry_allowed_length,
-            o.dry_last_n,
+            last_n,
             breakers,
-            len(_DRY_BREAKERS),
+            len(self._breakers),
         )
-        for token in prompt[-o.dry_last_n :]:
+        for token in prompt[-last_n:] if last_n else ():
             lib.llama_sampler_accept(dry, token)
         return dry
 
@@ -167,3 +185,32 @@ class Sampler:
                 lib.llama_sampler_init_xtc(o.xtc_probability, o.xtc_threshold, keep, self.seed)
             )
         return samplers
+
+
+def _window(last_n: int) -> int:
+    return _WHOLE if last_n < 0 else last_n
+
+
+def _breakers(o: SamplingOptions) -> list[bytes]:
+    texts = [text.encode() for text in o.dry_sequence_breakers]
+    for text, data in zip(o.dry_sequence_breakers, texts, strict=True):
+        if not 0 < len(data) <= _LONGEST_BREAKER:
+            raise InvalidOption(
+                "dry_sequence_breakers", f"has {text!r}, which is not 1 to {_LONGEST_BREAKER} bytes"
+            )
+    return texts
+
+
+def _biases(o: SamplingOptions, vocab: Vocab) -> dict[int, float]:
+    """The bias of each token, from ids and texts added up; what the model says never to say.
+
+    Raises InvalidOption for an id that the vocabulary does not have; llama.cpp would pass it over.
+    """
+    found = dict(o.logit_bias)
+    for token in found:
+        if not 0 <= token < vocab.n_tokens:
+            raise InvalidOption("logit_bias", f"names token {token} of {vocab.n_tokens}")
+    for text, bias in o.logit_bias_text.items():
+        for token in set(vocab.tokenize(text, parse_special=True)):
+            found[token] = found.get(token, 0.0) + bias
+    return {**found, **dict.fromkeys(vocab.suppressed, -math.inf)}

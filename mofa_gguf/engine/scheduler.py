@@ -4,14 +4,18 @@ Continuous batching (Yu et al., Orca, OSDI 2022): every step takes the next toke
 request and fills the batch with pieces of prompts. Prefixes are shared through the radix tree;
 requests that arrive together compute a common prefix once. When cells run short, cached branches
 give way first, then the youngest running request, which is computed again later.
+
+A running request may have tokens guessed ahead: they are computed with its next one, and those
+that turn out wrong are given back (:meth:`Scheduler.settle`) before the next step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mofa_gguf.engine.policy import fits, prefill_budget, should_wait
+from mofa_gguf.engine.prefix_tree import common_prefix
 from mofa_gguf.engine.radix import Lease, PrefixCache
 
 
@@ -29,6 +33,8 @@ class Task:
     n_cached: int = 0
     """Prompt tokens that were found cached when it first started."""
     started: bool = False
+    recalled: bool = False
+    """Whether what is kept of its prefix elsewhere was asked for."""
 
     def __post_init__(self) -> None:
         self.n_prompt = len(self.tokens)
@@ -49,15 +55,28 @@ class Task:
         return self.n_todo > 1
 
 
+Guess = Callable[[Sequence[Task], int], Sequence[Sequence[int]]]
+"""For each of some tasks the tokens guessed behind its own, as many as a number in all."""
+
+
 @dataclass(frozen=True)
 class Piece:
-    """Tokens of one task for one step; ``is_last``: the task's next token follows from it."""
+    """Tokens of one task for one step; ``is_last``: the task's next token follows from it.
+
+    The last ``n_drafted`` tokens are guesses: not the task's yet.
+    """
 
     task: Task
     sequence: int
     start: int
     tokens: Sequence[int]
     is_last: bool
+    n_drafted: int = 0
+
+    @property
+    def guessed(self) -> Sequence[int]:
+        """The tokens that are guesses."""
+        return self.tokens[len(self.tokens) - self.n_drafted :]
 
 
 class Scheduler:
@@ -70,6 +89,8 @@ class Scheduler:
         self._n_batch = n_batch
         self._max_parallel = max_parallel
         self._arrivals = 0
+        self.recall: Callable[[Sequence[int]], None] | None = None
+        """Brings cells back that were moved out of the cache, before a task with them starts."""
 
     def add(self, task: Task) -> None:
         """Let a task wait for its turn."""
@@ -77,21 +98,29 @@ class Scheduler:
         task.arrival = self._arrivals
         self.waiting.append(task)
 
-    def plan(self, *, tokens_per_s: float | None = None) -> list[Piece]:
+    def plan(self, *, tokens_per_s: float | None = None, guess: Guess | None = None) -> list[Piece]:
         """The next step's pieces; empty when there is nothing to compute.
 
         Starts waiting tasks that fit, and makes room by evicting and, if need be, preempting.
+        ``guess`` is asked for tokens ahead as far as the batch has room for them; guesses evict,
+        but never preempt.
         """
         self._start_waiting()
         decoding = [task for task in self.running if not task.in_prefill]
         while not self.cache.make_room(len(decoding)):
             preempted = self._preempt_youngest()
             decoding = [task for task in decoding if task is not preempted]
-        pieces = [self._piece(task, task.n_todo) for task in decoding[: self._n_batch]]
+        decoding = decoding[: self._n_batch]
+        guesses = self._guesses(decoding, guess) if guess is not None else [()] * len(decoding)
+        pieces = [
+            self._piece(task, task.n_todo, guessed)
+            for task, guessed in zip(decoding, guesses, strict=True)
+        ]
+        n_tokens = sum(len(piece.tokens) for piece in pieces)
         budget = prefill_budget(
-            n_decoding=len(pieces), n_batch=self._n_batch, tokens_per_s=tokens_per_s
+            n_decoding=n_tokens, n_batch=self._n_batch, tokens_per_s=tokens_per_s
         )
-        return pieces + self._prefill(budget, beside=len(pieces))
+        return pieces + self._prefill(budget, beside=n_tokens)
 
     def computed(self, pieces: Sequence[Piece]) -> None:
         """Note that the pieces are in the KV cache."""
@@ -103,6 +132,14 @@ class Scheduler:
             if was_prefill or not piece.task.started:
                 self.cache.publish(lease)
             piece.task.started = True
+
+    def settle(self, piece: Piece) -> None:
+        """Give back the cells of the piece's guesses that did not become the task's tokens."""
+        task = piece.task
+        if not piece.n_drafted or task.lease is None:
+            return
+        came = task.tokens[piece.start : piece.start + len(piece.tokens)]
+        self.cache.trim(task.lease, piece.start + common_prefix(piece.tokens, came))
 
     def finish(self, task: Task, *, keep: bool = True) -> None:
         """Take a task out, wherever it is; with ``keep`` its tokens stay cached."""
@@ -127,6 +164,7 @@ class Scheduler:
         assert len(self.running) <= self._max_parallel
         assert all(task.lease is not None for task in self.running)
         assert all(task.lease is None for task in self.waiting)
+        assert all(task.n_computed <= len(task.tokens) for task in self.running), "open guesses"
         assert not set(map(id, self.running)) & set(map(id, self.waiting))
 
     def _start_waiting(self) -> None:
@@ -134,6 +172,9 @@ class Scheduler:
         for task in list(self.waiting):
             if len(self.running) >= self._max_parallel:
                 return
+            if self.recall is not None and not task.recalled:
+                task.recalled = True
+                self.recall(task.tokens)
             n_cached = self.cache.match(task.tokens)
             in_progress = [t.tokens for t in self.running if t.in_prefill]
             if should_wait(task.tokens, n_cached=n_cached, in_progress=in_progress):
@@ -190,12 +231,29 @@ class Scheduler:
         assert n_tokens > 0, "a task alone must fit"
         return [self._piece(task, n_tokens)]
 
-    def _piece(self, task: Task, n_tokens: int) -> Piece:
+    def _guesses(self, decoding: Sequence[Task], guess: Guess) -> Sequence[Sequence[int]]:
+        """Guesses for each task, none where cells are short. What is not shared is not dropped."""
+        none: list[Sequence[int]] = [()] * len(decoding)
+        # A task's first token completes its prompt, whose cells go into the tree as they are.
+        able = [task for task in decoding if task.started] if self.cache.shares else []
+        if not able:
+            return none
+        found = guess(able, self._n_batch - len(decoding))
+        by_task = dict(zip(map(id, able), found, strict=True))
+        guesses = [by_task.get(id(task), ()) for task in decoding]
+        n_drafted = sum(map(len, guesses))
+        n_prefill = sum(task.n_todo for task in self.running if task.in_prefill)
+        n_other = len(decoding) + min(n_prefill, self._n_batch)
+        if not n_drafted or not self.cache.make_room(n_other + n_drafted):
+            return none
+        return guesses
+
+    def _piece(self, task: Task, n_tokens: int, guessed: Sequence[int] = ()) -> Piece:
         assert task.lease is not None
         start = task.n_computed
-        tokens = task.tokens[start : start + n_tokens]
+        tokens = [*task.tokens[start : start + n_tokens], *guessed]
         is_last = start + n_tokens == len(task.tokens)
-        return Piece(task, task.lease.sequence, start, tokens, is_last)
+        return Piece(task, task.lease.sequence, start, tokens, is_last, len(guessed))
 
     def _preempt_youngest(self) -> Task:
         """Let the least urgent, youngest running task wait again; its cells may be evicted."""

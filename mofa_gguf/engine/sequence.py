@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence as Tokens
 
-from mofa_gguf.engine.generation import Generation
+from mofa_gguf.engine.generation import Outbox
 from mofa_gguf.engine.model import Model
 from mofa_gguf.engine.request import (
     ChosenLogprob,
@@ -16,6 +17,7 @@ from mofa_gguf.engine.request import (
 )
 from mofa_gguf.engine.sampling import Sampler
 from mofa_gguf.engine.scheduler import Task
+from mofa_gguf.engine.speculation import NO_GUESS, Guess, Guesser
 from mofa_gguf.engine.text import TextStream
 
 
@@ -23,7 +25,7 @@ class Sequence(Task):
     """A task with its sampler, its text and its reader. Owns the sampler."""
 
     def __init__(
-        self, model: Model, request: GenerationRequest, out: Generation, submitted_s: float
+        self, model: Model, request: GenerationRequest, out: Outbox, submitted_s: float
     ) -> None:
         super().__init__(list(request.tokens), priority=request.priority)
         self.request = request
@@ -37,8 +39,16 @@ class Sequence(Task):
         self._text = TextStream(request.stop)
         self._started_s: float | None = None
         self._first_token_s: float | None = None
+        self.last_token_s: float | None = None
+        """When its latest token was chosen."""
         self._unsent: list[int] = []
         self._logprobs: list[ChosenLogprob] = []
+        self._guesser = Guesser()
+        self._guessed: list[int] = []
+        self._guessed_from = 0
+        self._n_right = 0
+        self.n_drafted_tokens = 0
+        self.n_accepted_tokens = 0
 
     @property
     def n_generated(self) -> int:
@@ -56,6 +66,28 @@ class Sequence(Task):
         if self._started_s is None:
             self._started_s = time.monotonic()
 
+    def n_ahead(self, n_ctx: int) -> int:
+        """Most tokens that may come behind the next one, as far as the answer can go."""
+        limits = [n_ctx - len(self.tokens) - 1]
+        if self.request.max_tokens is not None:
+            limits.append(self.request.max_tokens - self.n_generated - 1)
+        return max(0, min(limits))
+
+    def guess(self, *, n_ctx: int) -> Guess:
+        """What may follow, no further than the answer can go."""
+        n_max = self.n_ahead(n_ctx)
+        return self._guesser.guess(self.tokens, n_max) if n_max > 0 else NO_GUESS
+
+    def expect(self, guessed: Tokens[int]) -> None:
+        """Note that these tokens were computed behind the last one."""
+        self._guessed, self._guessed_from, self._n_right = list(guessed), len(self.tokens), 0
+        self.n_drafted_tokens += len(guessed)
+
+    @property
+    def as_guessed(self) -> bool:
+        """Whether all tokens since :meth:`expect` were computed with it."""
+        return len(self.tokens) == self._guessed_from + self._n_right
+
     def accept(self, token: int, *, logprob: ChosenLogprob | None = None, n_ctx: int) -> None:
         """Take the chosen token into the answer; ends it where the token, or a limit, does."""
         if self._first_token_s is None:
@@ -63,18 +95,29 @@ class Sequence(Task):
         if token in self._model.eog_ids:
             self.finish("stop")  # the end marker is no part of the answer
             return
-        self._append(token, n_ctx=n_ctx, logprob=logprob)
+        # A constraint may take only the beginning of a token.
+        taken = (token,) if self.constraint is None else self.constraint.fitted(token)
+        for each in taken:
+            if each != token:
+                self.sampler.accept(each)
+            self._append(each, n_ctx=n_ctx, logprob=logprob)
+            logprob = None
+            if self.finished:
+                return
         # What the constraint leaves no choice about is not sampled; with log-probabilities asked
         # for it is, since each token needs its own.
         if self.constraint is None or self.request.top_logprobs is not None:
             return
-        for forced in () if self.finished else self.constraint.forced():
+        for forced in self.constraint.forced():
             self.sampler.accept(forced)
             self._append(forced, n_ctx=n_ctx)
             if self.finished:
                 return
 
     def _append(self, token: int, *, n_ctx: int, logprob: ChosenLogprob | None = None) -> None:
+        if self.as_guessed and self._guessed[self._n_right : self._n_right + 1] == [token]:
+            self._n_right += 1
+            self.n_accepted_tokens += 1
         self.tokens.append(token)
         self._unsent.append(token)
         if logprob is not None:
@@ -106,6 +149,8 @@ class Sequence(Task):
             ),
             seed=self.sampler.seed,
             stop_string=self._text.stopped_by,
+            n_drafted_tokens=self.n_drafted_tokens,
+            n_accepted_tokens=self.n_accepted_tokens,
         )
         self.out.push(self.end)
 

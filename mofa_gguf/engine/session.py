@@ -52,6 +52,8 @@ def fingerprint(header: GGUFHeader, options: EngineOptions, *, library: str) -> 
         for at in range(header.data_offset, header.n_bytes, step):
             file.seek(at)
             digest.update(file.read(_SAMPLE_BYTES))
+    for adapter in options.lora:
+        digest.update(repr(adapter.scale).encode() + Path(adapter.path).read_bytes())
     return {
         "model": digest.hexdigest(),
         "n_bytes": header.n_bytes,

@@ -28,7 +28,8 @@ def kv_bytes_per_token(header: GGUFHeader, type_k: str, type_v: str) -> int:
     head = n_embd // first_heads if first_heads else 0
     length_k = int(header.hyperparameter("attention.key_length", head))
     length_v = int(header.hyperparameter("attention.value_length", head))
-    k, v = TYPES_BY_NAME[type_k.upper()], TYPES_BY_NAME[type_v.upper()]
+    # What "auto" is first tried with.
+    k, v = (TYPES_BY_NAME["F16" if t == "auto" else t.upper()] for t in (type_k, type_v))
     total = sum(kv_heads)
     return (
         total * length_k * k.n_block_bytes // k.block_size
@@ -57,15 +58,3 @@ def auto_context(
     room = max(0, available_bytes - weights_bytes) * _SHARE_FOR_CACHE
     fitting = int(room // per_token) // _CTX_STEP * _CTX_STEP
     return min(trained, max(MIN_AUTO_CTX, fitting))
-
-
-def auto_gpu_layers(n_layers: int, *, weights_bytes: int, free_bytes: int) -> int:
-    """How many of ``n_layers`` fit into ``free_bytes`` of GPU memory (10 % kept for buffers).
-
-    The output layer counts as one more, as in llama.cpp: a full offload is ``n_layers + 1``.
-    """
-    room = free_bytes * 0.9
-    if weights_bytes <= room:
-        return n_layers + 1
-    per_layer = weights_bytes / (n_layers + 1)
-    return max(0, min(n_layers, int(room / per_layer)))

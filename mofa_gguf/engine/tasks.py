@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Protocol
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import Any, Protocol
 
 
 class SideTask(Protocol):
@@ -32,5 +33,10 @@ class CallTask:
 
     def fail(self, error: BaseException) -> None:
         """Settle the future with an error."""
-        if not self.future.done() and not self.future.cancelled():
-            self.future.set_exception(error)
+        settle_with(self.future, error)
+
+
+def settle_with(future: Future[Any], error: BaseException) -> None:
+    """Settle a future with an error, unless it is settled or cancelled already."""
+    with suppress(InvalidStateError):
+        future.set_exception(error)

@@ -64,5 +64,17 @@ _ROWS = (
     (42, "Q2_0", 64, 18),
 )
 
+# Numbers that ggml once gave to types it has since dropped (ggml.h, enum ggml_type).
+REMOVED_TYPES = {
+    4: "Q4_2",
+    5: "Q4_3",
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+}
+
 TYPES_BY_ID: dict[int, TensorType] = {row[0]: TensorType(*row) for row in _ROWS}
 TYPES_BY_NAME: dict[str, TensorType] = {t.name: t for t in TYPES_BY_ID.values()}

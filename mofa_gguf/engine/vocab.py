@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from mofa_gguf.engine.errors import EngineError, ModelFileError
+from mofa_gguf.engine.exact import ExactTokenizer, exact_tokenizer
+from mofa_gguf.engine.header import read_header
 from mofa_gguf.engine.native import llama, take_errors
+from mofa_gguf.engine.spellings import TokenMemo, chunks, pattern_of
+from mofa_gguf.engine.unwritable import Writable, has_all_bytes
 
-_BPE = 2  # llama.h, LLAMA_VOCAB_TYPE_BPE
+_SPM, _BPE, _WORDPIECE = 1, 2, 3  # llama.h, enum llama_vocab_type
 _USER_DEFINED = 16  # llama.h, LLAMA_TOKEN_ATTR_USER_DEFINED
 _LONG_RUN = re.compile(r"\S{16384}|\s{16384}")
 
@@ -20,15 +26,48 @@ class Vocab:
     """Tokenizer of a loaded model.
 
     The pointer belongs to ``owner`` (a model handle), which is kept alive as long as this object.
-    Safe to use from several threads: llama.cpp only reads it.
+    ``metadata`` are the file's: it may hold what llama.cpp needs to tokenize as the model's own
+    tokenizer does, see :mod:`mofa_gguf.engine.exact`. Safe to use from several threads.
     """
 
-    def __init__(self, pointer: Any, *, owner: object) -> None:
+    def __init__(
+        self,
+        pointer: Any,
+        *,
+        owner: object,
+        metadata: Mapping[str, Any] | None = None,
+        path: Path | str = "",
+    ) -> None:
         self._pointer = pointer
         self._owner = owner
         self._llama = llama()
         self.n_tokens: int = self._llama.llama_vocab_n_tokens(pointer)
         self._is_bpe = self._llama.llama_vocab_type(pointer) == _BPE
+        self._is_spm = self._llama.llama_vocab_type(pointer) == _SPM
+        self._is_wordpiece = self._llama.llama_vocab_type(pointer) == _WORDPIECE
+        self._metadata = metadata or {}
+        self._path = Path(path)
+        self._memo = TokenMemo()
+
+    @cached_property
+    def exact(self) -> ExactTokenizer | None:
+        """What the file holds beside llama.cpp's vocabulary; None where that is enough.
+
+        Made when first asked for. Raises ModelFileError when it is damaged.
+        """
+        return exact_tokenizer(self, self._metadata, self._path)
+
+    @cached_property
+    def _writable(self) -> Writable | None:
+        """What replaces text that would end the process; None where there is no such text."""
+        if not self._is_spm or has_all_bytes(self.text, self.n_tokens):
+            return None
+        texts = [self.text(i) for i in range(self.n_tokens)]
+        return Writable(texts, {*self.control_texts(), *self.user_defined_texts()})
+
+    @cached_property
+    def _cuts(self) -> re.Pattern[str] | None:
+        return pattern_of(self.control_texts())
 
     @property
     def pointer(self) -> Any:
@@ -47,15 +86,44 @@ class Vocab:
 
         ``add_special`` adds what the model wants around a text (bos, eos, [CLS], [SEP]);
         ``parse_special`` reads control tokens written out in the text as tokens; ``continues``
-        says that other text stands right before, so that no space is put in front. A run of more
-        than 16,384 characters with or without white space is cut there, because llama.cpp's
-        regular expressions recurse once a character. Raises EngineError if llama.cpp cannot
-        tokenize the text.
+        says that other text stands right before, so that no space is put in front. Raises
+        EngineError if the text cannot be tokenized, ModelFileError for a damaged :attr:`exact`.
+        """
+        exact = self.exact
+        if exact is None:
+            return self.tokenize_natively(
+                text, add_special=add_special, parse_special=parse_special, continues=continues
+            )
+        tokens = exact.tokenize(text, parse_special=parse_special, continues=continues)
+        return self._surround(tokens) if add_special else tokens
+
+    def tokenize_natively(
+        self,
+        text: str,
+        *,
+        add_special: bool = False,
+        parse_special: bool = False,
+        continues: bool = False,
+    ) -> list[int]:
+        """Like :meth:`tokenize`, but by llama.cpp alone, as other programs read the file.
+
+        A run of more than 16,384 characters with or without white space is cut there, because
+        llama.cpp's regular expressions recurse once a character.
         """
         if not self._is_bpe:
             if continues and text:
                 return self._tokenize_behind_a_newline(text, parse_special)
             return self._tokenize(text, add_special, parse_special)
+        if parse_special and not add_special:
+            # A prompt: the parts of a conversation come again in the next one.
+            parts = chunks(text, self._cuts)
+            return [t for part in parts for t in self._memo.tokens(part, self._with_special)]
+        return self._in_runs(text, add_special, parse_special)
+
+    def _with_special(self, text: str) -> list[int]:
+        return self._in_runs(text, False, True)
+
+    def _in_runs(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
         cuts = [found.end() for found in _LONG_RUN.finditer(text)]
         if not cuts:
             return self._tokenize(text, add_special, parse_special)
@@ -78,6 +146,8 @@ class Vocab:
         return self._tokenize(text, False, parse_special)
 
     def _tokenize(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
+        if self._writable is not None:
+            text = self._writable(text)
         data = text.encode("utf-8", errors="surrogatepass")
         capacity = len(data) + 8
         for _ in range(2):
@@ -140,15 +210,26 @@ class Vocab:
         """The spellings of all control tokens."""
         return [self.text(i) for i in range(self.n_tokens) if self.is_control(i)]
 
-    def tag_texts(self) -> list[str]:
-        """The spellings of user-defined tokens that look like tags, such as ``<tool_call>``."""
+    def user_defined_texts(self) -> list[str]:
+        """The spellings of all user-defined tokens."""
         attribute = self._llama.llama_vocab_get_attr
-        found = (
+        return [
             self.text(i)
             for i in range(self.n_tokens)
             if attribute(self._pointer, i) & _USER_DEFINED
-        )
+        ]
+
+    def tag_texts(self) -> list[str]:
+        """The spellings of user-defined tokens that look like tags, such as ``<tool_call>``."""
+        found = self.user_defined_texts()
         return [text for text in found if text[:1] in "<[" and text[-1:] in ">]"]
+
+    @property
+    def suppressed(self) -> list[int]:
+        """Tokens that the model's file says must never be generated."""
+        n_tokens = ctypes.c_int32()
+        found = self._llama.llama_vocab_get_suppress_tokens(self._pointer, ctypes.byref(n_tokens))
+        return list(found[: n_tokens.value]) if found else []
 
     def _optional(self, token: int) -> int | None:
         return None if token < 0 else token
@@ -164,6 +245,27 @@ class Vocab:
         return self._optional(self._llama.llama_vocab_eos(self._pointer))
 
     @property
+    def sep(self) -> int | None:
+        """Id of the token between two texts, if there is one."""
+        return self._optional(self._llama.llama_vocab_sep(self._pointer))
+
+    def pair(self, first: str, second: str) -> list[int]:
+        """Tokens of two texts that the model reads together, with what it wants around each.
+
+        Behind the first stands what stands behind any text, and the separator where the model
+        wants one besides.
+        """
+        around = self._tokenize("", True, False)
+        n_before = int(self.add_bos and self.bos is not None)
+        before, behind = around[:n_before], around[n_before:]
+        between = list(behind)
+        sep = self.sep
+        # WordPiece's separator is what stands behind any text.
+        if sep is not None and not self._is_wordpiece:
+            between += [sep] * self._llama.llama_vocab_get_add_sep(self._pointer)
+        return [*before, *self.tokenize(first), *between, *self.tokenize(second), *behind]
+
+    @property
     def add_bos(self) -> bool:
         """Whether the model wants bos in front of a text."""
         return bool(self._llama.llama_vocab_get_add_bos(self._pointer))
@@ -177,11 +279,13 @@ class Vocab:
 class VocabFile:
     """The vocabulary of a GGUF file, loaded without its weights. Use as a context manager.
 
-    Raises ModelFileError when llama.cpp refuses the file.
+    With ``natively``, what the file holds beside llama.cpp's vocabulary is not looked at.
+    Raises ModelFileError when the file is damaged or llama.cpp refuses it.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, natively: bool = False) -> None:
         library = llama()
+        metadata = {} if natively else read_header(path).metadata
         params = library.llama_model_default_params()
         params.vocab_only = True
         take_errors()
@@ -189,7 +293,8 @@ class VocabFile:
         if not self._model:
             reason = "; ".join(take_errors()) or "no reason given"
             raise ModelFileError(path, f"llama.cpp cannot read its vocabulary ({reason})")
-        self.vocab = Vocab(library.llama_model_get_vocab(self._model), owner=self)
+        pointer = library.llama_model_get_vocab(self._model)
+        self.vocab = Vocab(pointer, owner=self, metadata=metadata, path=path)
 
     def close(self) -> None:
         """Free the vocabulary; may be called twice."""

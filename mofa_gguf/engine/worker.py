@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from mofa_gguf.engine.context import ABORTED, AbortFlag, Context
+from mofa_gguf.engine.batch import BatchRunner
+from mofa_gguf.engine.context import NO_ROOM, AbortFlag, Context
+from mofa_gguf.engine.context_params import generation_shape
+from mofa_gguf.engine.drafting import Drafting
 from mofa_gguf.engine.errors import (
+    ConstraintError,
     DeadlineExceeded,
     DecodeFailed,
     EngineClosed,
@@ -17,26 +21,25 @@ from mofa_gguf.engine.errors import (
     OutOfMemory,
     QueueFull,
 )
+from mofa_gguf.engine.events import emit
 from mofa_gguf.engine.logprobs import chosen_logprob
+from mofa_gguf.engine.memory import host_memory
 from mofa_gguf.engine.model import Model
 from mofa_gguf.engine.native import llama
-from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.options import AUTO, EngineOptions
+from mofa_gguf.engine.parking import Parking
+from mofa_gguf.engine.policy import parking_bytes
 from mofa_gguf.engine.radix import PrefixCache
-from mofa_gguf.engine.request import FinishEvent
+from mofa_gguf.engine.recorder import Recorder
+from mofa_gguf.engine.repack import repacked
 from mofa_gguf.engine.scheduler import Piece, Scheduler
 from mofa_gguf.engine.sequence import Sequence as Request
 from mofa_gguf.engine.session import Session
-from mofa_gguf.engine.stats import Counters
+from mofa_gguf.engine.states import CellStates
 
 logger = logging.getLogger(__name__)
 
-_SPARE_SEQUENCES = 64
-"""Sequence ids beyond the running requests', for cached branches."""
-_CELL_STEP = 256
-_N_RECENT = 256
-_NO_TOKEN = -1
-_SPEED_MEMORY = 0.7
-"""How much of the measured prefill speed stays with each new measurement."""
+_STEPS_BETWEEN_TIDYING = 8
 
 
 class Worker:
@@ -52,34 +55,40 @@ class Worker:
         self._model = model
         self._abort = abort
         shares = can_share(model)
-        n_parallel = min(options.max_parallel, llama().llama_max_parallel_sequences())
-        most = llama().llama_max_parallel_sequences() if shares else n_parallel
-        n_sequences = min(most, n_parallel + _SPARE_SEQUENCES)
+        shape = generation_shape(options, n_ctx=n_ctx, shares=shares)
+        n_sequences, n_parallel = shape.n_sequences, min(options.max_parallel, shape.n_sequences)
         self._context = Context(
             model,
             options,
-            # Whole steps, as llama.cpp would round: never fewer cells than sequences.
-            n_ctx=-(-n_ctx // _CELL_STEP) * _CELL_STEP,
-            # llama.cpp wants room for one output of every sequence in a batch.
-            n_batch=max(n_sequences, min(options.n_batch, n_ctx)),
+            n_ctx=shape.n_ctx,
+            n_batch=shape.n_batch,
             n_sequences=n_sequences,
+            n_outputs=shape.n_outputs,
             abort=abort,
         )
+        filler = None
+        can_fill = shares and n_sequences > n_parallel
+        if can_fill and options.repack and repacked(model.header.tensors):
+            n_sequences -= 1
+            filler = n_sequences
         self.cache = PrefixCache(
             self._context, n_cells=self._context.n_ctx, n_sequences=n_sequences, shares=shares
         )
         self.scheduler = Scheduler(
-            self.cache, n_batch=max(n_parallel, options.n_batch), max_parallel=n_parallel
+            self.cache, n_batch=self._context.n_batch, max_parallel=n_parallel
         )
+        self.batches = BatchRunner(self._context, self.cache, filler=filler)
+        self._states = CellStates(self.cache, self._context)
+        self.parking = self._parking(options)
         self.n_ctx = min(n_ctx, self._context.n_ctx)
         """Tokens one request may have; the cells are rounded up."""
-        self.counters = Counters()
+        self.drafting = Drafting(options.speculation, n_ctx=self.n_ctx)
+        self.recorder = Recorder()
+        self.counters = self.recorder.counters
         self.n_removed = 0
         """Requests that ended, in whatever way."""
-        self.recent: tuple[FinishEvent, ...] = ()
-        """How the last requests ended. Replaced, never changed: other threads read it."""
         self._requests: list[Request] = []
-        self._prefill_tokens_per_s: float | None = None
+        self._retried = False
 
     @property
     def idle(self) -> bool:
@@ -99,30 +108,32 @@ class Worker:
     def step(self) -> None:
         """One step of every request that can go on."""
         self._sort_out()
-        pieces = self.scheduler.plan(tokens_per_s=self._prefill_tokens_per_s)
+        if self.idle or self.counters.n_steps % _STEPS_BETWEEN_TIDYING == 0:
+            self.parking.tidy()
+        speed = self.batches.prefill_tokens_per_s
+        before, started = self.recorder.mark(), time.monotonic()
+        pieces = self.scheduler.plan(tokens_per_s=speed, guess=self.drafting)
         if not pieces:
             return
         try:
-            self._decode(pieces)
+            self._compute(pieces)
         except DecodeFailed as error:
             self._fail(pieces, error)
             return
+        self._retried = False
         self.scheduler.computed(pieces)
         self._deliver(pieces)
+        self.recorder.step(before, time.monotonic() - started)
 
     def save(self, tokens: Sequence[int]) -> Session:
         """The cells of the longest beginning of ``tokens`` that is cached.
 
         Raises QueueFull when every sequence is in use.
         """
-        lease = self.cache.open([*tokens, _NO_TOKEN])  # a lease shares all but the last token
-        if lease is None:
+        found = self._states.read(tokens)
+        if found is None:
             raise QueueFull(len(self._requests))
-        try:
-            n_tokens = lease.n_tokens
-            state = self._context.state_of(lease.sequence) if n_tokens else b""
-        finally:
-            self.cache.close(lease)
+        n_tokens, state = found
         return Session(list(tokens[:n_tokens]), state)
 
     def restore(self, session: Session) -> None:
@@ -135,14 +146,8 @@ class Worker:
                 f"the session has {n_tokens} tokens and {self.cache.n_free} cells of the KV cache "
                 "can be freed; restore it when fewer requests run, or with a larger n_ctx"
             )
-        lease = self.cache.open([])
-        if lease is None:
+        if not self._states.write(session.tokens, session.state, n_kept=n_tokens):
             raise QueueFull(len(self._requests))
-        try:
-            self._context.restore(lease.sequence, session.state)
-            self.cache.extend(lease, session.tokens)
-        finally:
-            self.cache.close(lease)
 
     def start_over(self, error: BaseException) -> None:
         """After a failure that nobody foresaw: every request fails, the cache is emptied."""
@@ -157,8 +162,20 @@ class Worker:
             self._remove(request)
 
     def close(self) -> None:
-        """Free the context; may be called twice."""
+        """Free the context and what guesses for it; may be called twice."""
+        self.drafting.close()
         self._context.close()
+
+    def _parking(self, options: EngineOptions) -> Parking:
+        n_bytes = options.prefix_memory
+        parking = Parking(
+            self.cache,
+            self._states,
+            max_bytes=parking_bytes(host_memory().free_bytes) if n_bytes == AUTO else n_bytes,
+            eager=options.flash_attn == "off",
+        )
+        self.scheduler.recall = parking.recall
+        return parking
 
     def _sort_out(self) -> None:
         """Take out what nobody waits for any more."""
@@ -173,22 +190,12 @@ class Worker:
                 request.fail(DeadlineExceeded(request.request.deadline_s))
                 self._remove(request)
 
-    def _decode(self, pieces: Sequence[Piece]) -> None:
-        tokens: list[int] = []
-        positions: list[int] = []
-        sequences: list[int] = []
-        outputs: list[bool] = []
+    def _compute(self, pieces: Sequence[Piece]) -> None:
         for piece in pieces:
-            n_tokens = len(piece.tokens)
             self._note_start(piece)
-            tokens += piece.tokens
-            positions += range(piece.start, piece.start + n_tokens)
-            sequences += [piece.sequence] * n_tokens
-            outputs += [False] * (n_tokens - 1) + [piece.is_last]
-        started = time.monotonic()
-        self._context.fill(tokens, positions, sequences, outputs)
-        self._context.run()
-        self._measure(pieces, time.monotonic() - started)
+        seconds = self.batches.run(pieces)
+        self.counters.n_steps += 1
+        self.drafting.note(sum(len(piece.tokens) for piece in pieces), seconds)
 
     def _note_start(self, piece: Piece) -> None:
         request = piece.task
@@ -202,32 +209,38 @@ class Worker:
             if position < request.n_prompt
         )
 
-    def _measure(self, pieces: Sequence[Piece], seconds: float) -> None:
-        """Keep the speed of prefill, which decides how much of it a step may hold."""
-        self.counters.n_steps += 1
-        n_tokens = sum(len(piece.tokens) for piece in pieces if len(piece.tokens) > 1)
-        if n_tokens >= 32 and seconds > 0:
-            now = n_tokens / seconds
-            before = self._prefill_tokens_per_s
-            self._prefill_tokens_per_s = (
-                now if before is None else _SPEED_MEMORY * before + (1 - _SPEED_MEMORY) * now
-            )
-
     def _deliver(self, pieces: Sequence[Piece]) -> None:
-        index = -1
+        begin = 0
         for piece in pieces:
-            index += len(piece.tokens)
-            if not piece.is_last:
-                continue
             request = piece.task
             assert isinstance(request, Request)
-            try:
-                self._choose(request, index)
-            except Exception as error:
-                logger.exception("a request failed in an unexpected way")
-                request.fail(EngineError(f"the engine failed on this request: {error!r}"))
+            if piece.is_last:
+                try:
+                    self._advance(request, piece, begin)
+                except ConstraintError as error:
+                    request.fail(error)
+                except Exception as error:
+                    logger.exception("a request failed in an unexpected way")
+                    request.fail(EngineError(f"the engine failed on this request: {error!r}"))
+                self.scheduler.settle(piece)
+            begin += len(piece.tokens)
             if request.finished:
                 self._remove(request)
+
+    def _advance(self, request: Request, piece: Piece, begin: int) -> None:
+        """The next token of a request, and the ones after it while they are those guessed.
+
+        ``begin``: where the piece begins in the batch. Each token is chosen from the logits behind
+        the tokens before it, in order, by the request's own sampler: just as without guesses.
+        """
+        n_before = request.n_accepted_tokens
+        request.expect(piece.guessed)
+        while not request.finished:
+            self._choose(request, begin + len(request.tokens) - 1 - piece.start)
+            if not request.as_guessed:
+                break
+        self.counters.n_drafted_tokens += piece.n_drafted
+        self.counters.n_accepted_tokens += request.n_accepted_tokens - n_before
 
     def _choose(self, request: Request, index: int) -> None:
         """The next token of a request, from the logits of batch token ``index``."""
@@ -244,25 +257,46 @@ class Worker:
             logprob = chosen_logprob(before, token, asked.top_logprobs, self._model.vocab)
         request.accept(token, logprob=logprob, n_ctx=self.n_ctx)
         self.counters.n_generated_tokens += 1
+        now = time.monotonic()
+        if request.last_token_s is not None:
+            self.recorder.gap(now - request.last_token_s)
+        request.last_token_s = now
 
-    def _fail(self, pieces: Iterable[Piece], error: DecodeFailed) -> None:
-        """The batch could not be computed: its requests fail, the others start over."""
-        reason: BaseException = EngineClosed() if error.status == ABORTED else error
-        logger.warning("a batch failed: %s", error)
+    def _fail(self, pieces: Sequence[Piece], error: DecodeFailed) -> None:
+        """The batch could not be computed: its requests fail, the others start over.
+
+        Where llama.cpp has no room for what ought to fit, all are computed again once: an empty
+        cache may have what a scattered one has not.
+        """
+        if self._abort.is_set:  # no failure: the engine is being closed
+            self.fail_all(EngineClosed())
+            return
+        emit(
+            logger,
+            "engine.decode_failed",
+            n_requests=len(pieces),
+            status=error.status,
+            reason=str(error),
+        )
         self._context.clear()
         self.scheduler.reset()
+        if error.status == NO_ROOM and not self._retried:
+            self._retried = True
+            return
+        self._retried = False
         for piece in pieces:
             request = piece.task
             assert isinstance(request, Request)
-            request.fail(reason)
+            request.fail(error)
             self._remove(request)
 
     def _remove(self, request: Request) -> None:
         self._requests.remove(request)
         self.n_removed += 1
         if request.end is not None:
-            self.recent = (*self.recent[1 - _N_RECENT :], request.end)
+            self.recorder.answer(request.end)
         self.scheduler.finish(request)
+        self.drafting.release(request)
         request.close()
 
 

@@ -400,7 +400,7 @@ def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
 def test_a_required_gpu_that_is_not_there_is_an_error(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mofa_gguf.engine.model.gpus", list)
+    monkeypatch.setattr("mofa_gguf.engine.fit.gpus", list)
     with pytest.raises(DeviceUnavailable, match="require_gpu"):
         Engine.load(tiny_model, EngineOptions(require_gpu=True))
 

@@ -6,7 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mofa_gguf.engine.radix import Lease, PrefixCache, common_prefix
+from mofa_gguf.engine.prefix_tree import common_prefix
+from mofa_gguf.engine.radix import Lease, PrefixCache
 from tests.engine.fake_memory import FakeMemory
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mofa_gguf.engine.policy import fits, prefill_budget, should_wait
 from mofa_gguf.engine.radix import PrefixCache
-from mofa_gguf.engine.scheduler import Piece, Scheduler, Task
+from mofa_gguf.engine.scheduler import Guess, Piece, Scheduler, Task
 from tests.engine.fake_memory import FakeMemory
 
 
@@ -26,6 +26,7 @@ class Machine:
         n_batch: int = 32,
         max_parallel: int = 8,
         shares: bool = True,
+        guess: Guess | None = None,
     ) -> None:
         self.memory = FakeMemory(n_cells)
         cache = PrefixCache(self.memory, n_cells=n_cells, n_sequences=n_sequences, shares=shares)
@@ -34,6 +35,8 @@ class Machine:
         self.done: list[Task] = []
         self.n_computed = 0
         self.n_batch = n_batch
+        self.guess = guess
+        self.n_steps = 0
 
     def add(self, prompt: list[int], n_answer: int = 3, priority: int = 0) -> Task:
         task = Task(list(prompt), priority=priority)
@@ -42,16 +45,17 @@ class Machine:
         return task
 
     def step(self, tokens_per_s: float | None = None) -> list[Piece]:
-        pieces = self.scheduler.plan(tokens_per_s=tokens_per_s)
+        pieces = self.scheduler.plan(tokens_per_s=tokens_per_s, guess=self.guess)
         assert sum(len(piece.tokens) for piece in pieces) <= self.n_batch
         for piece in pieces:
             for offset, token in enumerate(piece.tokens):
                 self.memory.compute(piece.sequence, piece.start + offset, token)
             self.n_computed += len(piece.tokens)
         self.scheduler.computed(pieces)
+        self.n_steps += 1
         for piece in pieces:
             if piece.is_last:
-                self._answer(piece.task)
+                self._advance(piece)
         self.check()
         return pieces
 
@@ -70,12 +74,20 @@ class Machine:
             told = self.memory.tokens(task.lease.sequence)
             assert told == tuple(task.tokens[: task.n_computed])
 
-    def _answer(self, task: Task) -> None:
-        if len(task.tokens) == self.limits[id(task)]:
+    def _advance(self, piece: Piece) -> None:
+        """The task's next token, and those after it while they are the guessed ones."""
+        task, guessed = piece.task, list(piece.guessed)
+        while True:
+            over = len(task.tokens) == self.limits[id(task)]
+            if over:
+                break
+            task.tokens.append(next_token(task.tokens))
+            if not guessed or guessed.pop(0) != task.tokens[-1]:
+                break
+        self.scheduler.settle(piece)
+        if over:
             self.scheduler.finish(task)
             self.done.append(task)
-        else:
-            task.tokens.append(next_token(task.tokens))
 
 
 def next_token(tokens: list[int]) -> int:
@@ -180,6 +192,59 @@ def test_after_a_reset_everything_is_computed_again() -> None:
     assert all(t.tokens == expected(t.tokens[:3], 6) for t in tasks)
 
 
+def knowing(n_ahead: int) -> Guess:
+    """Guesses that are always right."""
+
+    def guess(tasks: Sequence[Task], budget: int) -> list[list[int]]:
+        n = min(n_ahead, budget // len(tasks))
+        return [expected(task.tokens, n)[len(task.tokens) :] for task in tasks]
+
+    return guess
+
+
+def guessing(chance: random.Random) -> Guess:
+    """Guesses of any length that are right as often as not."""
+
+    def guess(tasks: Sequence[Task], budget: int) -> list[list[int]]:
+        guesses = []
+        for task in tasks:
+            n = chance.randrange(min(6, budget + 1))
+            budget -= n
+            right = expected(task.tokens, n)[len(task.tokens) :]
+            guesses.append([t if chance.random() < 0.7 else chance.randrange(3) for t in right])
+        return guesses
+
+    return guess
+
+
+def test_right_guesses_save_steps_and_change_nothing() -> None:
+    plain, ahead = Machine(), Machine(guess=knowing(4))
+    tasks = [machine.add([1, 2, 3], n_answer=30) for machine in (plain, ahead)]
+    plain.run()
+    ahead.run()
+    assert tasks[0].tokens == tasks[1].tokens == expected([1, 2, 3], 30)
+    assert ahead.n_steps < plain.n_steps / 2
+
+
+def test_guesses_do_not_push_a_running_request_out() -> None:
+    with_guesses = Machine(n_cells=64, max_parallel=2, guess=guessing(random.Random(1)))
+    tasks = [with_guesses.add([i] * 20, n_answer=12) for i in range(2)]
+    while not all(task.started for task in tasks):
+        with_guesses.step()
+    while with_guesses.scheduler.running:
+        before = len(with_guesses.scheduler.running), len(with_guesses.done)
+        with_guesses.step()
+        after = len(with_guesses.scheduler.running), len(with_guesses.done)
+        assert sum(before) == sum(after)
+
+
+def test_nothing_is_guessed_for_memory_that_cannot_drop_tokens() -> None:
+    machine = Machine(shares=False, guess=knowing(4))
+    machine.add([1, 2, 3], n_answer=10)
+    while machine.scheduler.waiting or machine.scheduler.running:
+        assert all(piece.n_drafted == 0 for piece in machine.step())
+
+
 prompts = st.lists(st.integers(0, 2), min_size=1, max_size=40)
 
 
@@ -189,6 +254,7 @@ prompts = st.lists(st.integers(0, 2), min_size=1, max_size=40)
     st.integers(60, 150),
     st.integers(1, 6),
     st.integers(4, 40),
+    st.booleans(),
     st.integers(0, 2**32),
 )
 def test_every_request_ends_with_its_own_answer_whatever_happens(
@@ -196,10 +262,12 @@ def test_every_request_ends_with_its_own_answer_whatever_happens(
     n_cells: int,
     max_parallel: int,
     n_batch: int,
+    guesses: bool,
     seed: int,
 ) -> None:
     chance = random.Random(seed)
     machine = Machine(
+        guess=guessing(chance) if guesses else None,
         n_cells=n_cells,
         n_batch=max(n_batch, max_parallel),
         max_parallel=max_parallel,

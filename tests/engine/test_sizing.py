@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mofa_gguf.engine.embedding import pack
 from mofa_gguf.engine.header import read_header
-from mofa_gguf.engine.sizing import auto_context, auto_gpu_layers, kv_bytes_per_token
+from mofa_gguf.engine.sizing import auto_context, kv_bytes_per_token
 from tests.support.tiny_gguf import TinyLlama, write_tiny_llama
 
 
@@ -45,12 +45,6 @@ def test_values_a_layer_each_are_added_up(tiny_model: Path) -> None:
     header = read_header(tiny_model)
     uneven = replace(header, metadata={**header.metadata, "llama.attention.head_count_kv": [2, 0]})
     assert kv_bytes_per_token(uneven, "f16", "f16") == 2 * 16 * 2 * 2
-
-
-def test_gpu_layers_fill_what_is_free() -> None:
-    assert auto_gpu_layers(32, weights_bytes=10, free_bytes=100) == 33
-    assert auto_gpu_layers(32, weights_bytes=100, free_bytes=0) == 0
-    assert 0 < auto_gpu_layers(32, weights_bytes=100, free_bytes=50) < 17
 
 
 def test_embedding_batches_hold_what_fits_and_lose_nothing() -> None:

@@ -19,8 +19,22 @@ CHAT_TEMPLATE = (
 
 
 @dataclass(frozen=True)
+class TinyVocab:
+    """A vocabulary of any kind; ``model`` and ``pre`` are llama.cpp's names for it."""
+
+    model: str
+    tokens: list[str]
+    types: list[int]
+    bos: int
+    eos: int
+    pre: str = "gpt-2"
+    scores: list[float] | None = None
+    merges: list[str] | None = None
+
+
+@dataclass(frozen=True)
 class TinyLlama:
-    """Shape of a Llama with random weights and a byte-level vocabulary (one token a byte)."""
+    """Shape of a Llama with random weights; by default one token a byte."""
 
     n_layers: int = 2
     n_embd: int = 64
@@ -30,6 +44,9 @@ class TinyLlama:
     n_ctx: int = 256
     seed: int = 0
     chat_template: str | None = CHAT_TEMPLATE
+    marks: tuple[str, ...] = ()
+    """Tags that are tokens of their own, behind the others."""
+    vocab: TinyVocab | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """More key-value pairs; ints become uint32."""
 
@@ -49,7 +66,14 @@ def byte_tokens() -> list[str]:
 def write_tiny_llama(path: Path, shape: TinyLlama | None = None) -> Path:
     """Write the model in F32 and return its path."""
     shape = shape or TinyLlama()
-    writer = start_file(path, "llama", n_ctx=shape.n_ctx, n_embd=shape.n_embd, n=shape.n_layers)
+    writer = start_file(
+        path,
+        "llama",
+        n_ctx=shape.n_ctx,
+        n_embd=shape.n_embd,
+        n=shape.n_layers,
+        vocab=shape.vocab or byte_vocab(shape.marks),
+    )
     writer.add_feed_forward_length(shape.n_ff)
     writer.add_head_count(shape.n_heads)
     writer.add_head_count_kv(shape.n_kv_heads)
@@ -63,23 +87,32 @@ def write_tiny_llama(path: Path, shape: TinyLlama | None = None) -> Path:
 
 
 def start_file(
-    path: Path, architecture: str, *, n_ctx: int, n_embd: int, n: int
+    path: Path,
+    architecture: str,
+    *,
+    n_ctx: int,
+    n_embd: int,
+    n: int,
+    vocab: TinyVocab | None = None,
 ) -> gguf.GGUFWriter:
     """A writer with the metadata that every model here has: sizes, ``n`` layers, vocabulary."""
     writer = gguf.GGUFWriter(path, architecture)
-    tokens = vocabulary()
+    vocab = vocab or byte_vocab()
     writer.add_context_length(n_ctx)
     writer.add_embedding_length(n_embd)
     writer.add_block_count(n)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokens)
-    writer.add_token_types([NORMAL] * 256 + [CONTROL] * len(SPECIALS))
-    writer.add_token_merges([f"{tokens[0]} {tokens[1]}"])
-    writer.add_bos_token_id(256)
-    writer.add_eos_token_id(258)
+    writer.add_vocab_size(len(vocab.tokens))
+    writer.add_tokenizer_model(vocab.model)
+    writer.add_tokenizer_pre(vocab.pre)
+    writer.add_token_list(vocab.tokens)
+    writer.add_token_types(vocab.types)
+    if vocab.scores is not None:
+        writer.add_token_scores(vocab.scores)
+    if vocab.merges is not None:
+        writer.add_token_merges(vocab.merges)
+    writer.add_bos_token_id(vocab.bos)
+    writer.add_eos_token_id(vocab.eos)
     writer.add_add_bos_token(False)
     return writer
 
@@ -92,6 +125,20 @@ def finish_file(writer: gguf.GGUFWriter) -> Path:
     writer.close()
     assert writer.path is not None
     return Path(writer.path)
+
+
+def byte_vocab(marks: tuple[str, ...] = (), *, merges: tuple[str, ...] = ()) -> TinyVocab:
+    """One token a byte, the control tokens, ``marks``, and what ``merges`` make of bytes."""
+    tokens = vocabulary()
+    kinds = [NORMAL] * 256 + [CONTROL] * len(SPECIALS)
+    return TinyVocab(
+        model="gpt2",
+        tokens=[*tokens, *marks, *(merge.replace(" ", "") for merge in merges)],
+        types=[*kinds, *[gguf.TokenType.USER_DEFINED] * len(marks), *[NORMAL] * len(merges)],
+        bos=256,
+        eos=258,
+        merges=list(merges) or [f"{tokens[0]} {tokens[1]}"],
+    )
 
 
 def vocabulary() -> list[str]:
@@ -127,7 +174,7 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
 
 def _add_tensors(writer: gguf.GGUFWriter, shape: TinyLlama) -> None:
     add = RandomTensors(writer, shape.seed).add
-    n_vocab = len(vocabulary())
+    n_vocab = len((shape.vocab or byte_vocab(shape.marks)).tokens)
     kv = shape.n_embd // shape.n_heads * shape.n_kv_heads
     add("token_embd.weight", n_vocab, shape.n_embd, scale=1.0)
     for i in range(shape.n_layers):

@@ -1,0 +1,90 @@
+"""Cells move between the KV cache and the host's memory instead of being computed again.
+
+Cells of idle conversations give way when others need room. They also slow those that run, since
+plain attention goes over every cell up to the last one in use; so there they are moved out as
+soon as they have been idle for a while. A request that goes on from what was moved out gets it
+back by copying: milliseconds where computing takes seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from mofa_gguf.engine.errors import DecodeFailed
+from mofa_gguf.engine.parked import Parked, ParkedPrefixes
+from mofa_gguf.engine.policy import MIN_WORTH_PARKING, idle_cells_allowed
+from mofa_gguf.engine.prefix_tree import common_prefix
+from mofa_gguf.engine.radix import PrefixCache
+from mofa_gguf.engine.states import CellStates
+
+logger = logging.getLogger(__name__)
+
+IDLE_S = 1.0
+"""How long cells lie idle before they are moved out: an agent's next turn often comes at once."""
+
+
+class Parking:
+    """Moves prefixes out of a cache when they are evicted, and back when they are asked for.
+
+    ``eager``: idle cells slow the running ones, and are moved out before room is short.
+    """
+
+    def __init__(
+        self, cache: PrefixCache, states: CellStates, *, max_bytes: int, eager: bool
+    ) -> None:
+        self.prefixes = ParkedPrefixes(max_bytes)
+        self.n_recalled_tokens = 0
+        """Prompt tokens that came back from the host's memory."""
+        self._cache = cache
+        self._states = states
+        self._eager = eager
+        if max_bytes and cache.shares:
+            cache.before_evict = self._save
+
+    @property
+    def n_untidy(self) -> int:
+        """Idle cells that would better lie elsewhere."""
+        if not self._eager or self._cache.before_evict is None:
+            return 0
+        n_idle = self._cache.n_evictable
+        n_active = self._cache.n_used - n_idle
+        allowed = idle_cells_allowed(n_active=n_active, n_latest=self._cache.n_latest)
+        return max(0, n_idle - allowed)
+
+    def tidy(self, now: float | None = None) -> None:
+        """Move one branch out that has been idle for a while, where that slows what runs."""
+        if self.n_untidy:
+            moment = time.monotonic() if now is None else now
+            self._cache.evict_idle(used_before=moment - IDLE_S)
+
+    def recall(self, tokens: Sequence[int]) -> None:
+        """Bring back what was moved out of the prefix of ``tokens``, if that is worth it."""
+        parked = self.prefixes.best(tokens[:-1])
+        if parked is None:
+            return
+        n_same = common_prefix(parked.tokens, tokens[:-1])
+        n_whole = len(parked.tokens)
+        if n_same - self._cache.match(tokens) < MIN_WORTH_PARKING:
+            return
+        self.prefixes.touch(parked)
+        if not self._cache.make_room(n_whole):
+            return
+        try:
+            if self._states.write(parked.tokens, parked.state, n_kept=n_same):
+                self.n_recalled_tokens += n_same
+        except DecodeFailed as error:
+            logger.warning("a parked prefix of %d tokens is lost: %s", n_whole, error)
+            self.prefixes.drop(parked)
+
+    def _save(self, tokens: Sequence[int], sequence: int) -> None:
+        """Before cells are evicted: keep their state, unless it is small or kept already."""
+        if len(tokens) < MIN_WORTH_PARKING or self.prefixes.covers(tokens):
+            return
+        try:
+            state = self._states.of_sequence(sequence)
+        except DecodeFailed as error:
+            logger.warning("a prefix of %d tokens is not kept: %s", len(tokens), error)
+            return
+        self.prefixes.put(Parked(list(tokens), state))
