@@ -17,13 +17,24 @@ from mofa_gguf.convert import convert
 if TYPE_CHECKING:
     from mofa_gguf.contract import *
     from mofa_gguf.convert.report import ConversionReport
-    from mofa_gguf.host import AsyncLLMClient, LLMClient, ProviderRegistry, load_provider
+    from mofa_gguf.host import (
+        AsyncChatSession,
+        AsyncLLMClient,
+        ChatSession,
+        FallbackChain,
+        LLMClient,
+        LLMRetryPolicy,
+        ProviderRegistry,
+        TokenBudgetConfig,
+        load_provider,
+    )
     from mofa_gguf.provider import GGUFProvider
     from mofa_gguf.settings import GGUFConfig
 
 __all__ = [
     "AnyToolChoice",
     "ApiError",
+    "AsyncChatSession",
     "AsyncLLMClient",
     "AudioData",
     "AudioPart",
@@ -32,6 +43,7 @@ __all__ = [
     "ChatCompletionRequest",
     "ChatCompletionResponse",
     "ChatMessage",
+    "ChatSession",
     "ChatStream",
     "Choice",
     "ChunkChoice",
@@ -46,6 +58,7 @@ __all__ = [
     "EmbeddingRequest",
     "EmbeddingResponse",
     "EmbeddingUsage",
+    "FallbackChain",
     "FinishReason",
     "FunctionCall",
     "FunctionCallDelta",
@@ -60,6 +73,7 @@ __all__ = [
     "LLMError",
     "LLMProvider",
     "LLMResponseMetadata",
+    "LLMRetryPolicy",
     "MessageContent",
     "ModelCapabilities",
     "ModelInfo",
@@ -78,6 +92,7 @@ __all__ = [
     "TextPart",
     "Timeout",
     "Timings",
+    "TokenBudgetConfig",
     "Tool",
     "ToolCall",
     "ToolCallDelta",
@@ -97,12 +112,17 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AsyncChatSession": "mofa_gguf.host",
     "AsyncLLMClient": "mofa_gguf.host",
+    "ChatSession": "mofa_gguf.host",
     "ConversionReport": "mofa_gguf.convert.report",
+    "FallbackChain": "mofa_gguf.host",
     "GGUFConfig": "mofa_gguf.settings",
     "GGUFProvider": "mofa_gguf.provider",
     "LLMClient": "mofa_gguf.host",
+    "LLMRetryPolicy": "mofa_gguf.host",
     "ProviderRegistry": "mofa_gguf.host",
+    "TokenBudgetConfig": "mofa_gguf.host",
     "load_provider": "mofa_gguf.host",
 }
 

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+from mofa_gguf.adapters import read_adapters
 from mofa_gguf.contract import ConfigError
-from mofa_gguf.engine.options import CacheType, EngineOptions, FlashAttention, Pooling, SplitMode
+from mofa_gguf.engine.options import (
+    CacheType,
+    EngineOptions,
+    FlashAttention,
+    LoraAdapter,
+    Numa,
+    Pooling,
+    Probe,
+    Speculation,
+    SplitMode,
+)
+from mofa_gguf.quantities import FOREVER, read_bytes, read_seconds
 
 ENVIRONMENT_PREFIX = "MOFA_GGUF_"
 
@@ -26,6 +45,15 @@ _NOT_OURS = frozenset({"max_retries"})
 Context = Annotated[int, Field(ge=1)] | Literal["auto"]
 GpuLayers = Annotated[int, Field(ge=-1)] | Literal["auto", "all"]
 Threads = Annotated[int, Field(ge=1, le=1024)]
+Budget = Annotated[
+    int | Literal["auto"],
+    BeforeValidator(lambda value: value if value == "auto" else read_bytes(value)),
+]
+KeepAlive = Annotated[float, BeforeValidator(read_seconds)]
+Adapters = Annotated[tuple[LoraAdapter, ...], NoDecode, BeforeValidator(read_adapters)]
+
+# Options of the provider, which a single model among several cannot have.
+_OF_THE_PROVIDER = frozenset({"models", "name", "memory_budget", "memory_wait_s"})
 
 
 class GGUFConfig(BaseSettings):
@@ -40,7 +68,13 @@ class GGUFConfig(BaseSettings):
     )
 
     model: str = Field(min_length=1)
-    """A .gguf file, a checkpoint folder, a hub id (``org/name``), or ``demo``."""
+    """A .gguf file, a checkpoint folder, a hub id (``org/name``), or ``demo``.
+
+    With ``models``: the name of the one that requests without a model get, by default the first.
+    """
+    models: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Several models, each by the name that requests use: its ``model``, or a table with its
+    ``model`` and whatever of the options here is different for it."""
     name: str | None = None
     """What the model is called in requests and answers; by default the file's or folder's name."""
     quantization: str = "Q8_0"
@@ -70,22 +104,54 @@ class GGUFConfig(BaseSettings):
     """Share of the model for each GPU, in the order of the devices."""
     flash_attn: FlashAttention = "auto"
     cache_type_k: CacheType = "f16"
-    """Type of the KV cache's keys."""
+    """Type of the KV cache's keys; "auto" is f16, or q8_0 where f16 does not fit."""
     cache_type_v: CacheType = "f16"
     """Type of the KV cache's values."""
     use_mmap: bool = True
+    """Map the model's file into memory rather than read it."""
     use_mlock: bool = False
+    """Keep the weights from being swapped out, as far as the limit on locked memory allows."""
+    numa: Numa = "off"
+    """How threads are spread over a machine of several memory nodes; the first model decides."""
+    probe: Probe = "auto"
+    """Whether another process loads a file for a test before this one does: "auto", where its
+    architecture is not known through and through, "always" or "never". Once for each file."""
+    rpc_servers: tuple[str, ...] = ()
+    """Workers ("host:port", see ``mofa-gguf worker``) whose devices take layers, too."""
+    lora: Adapters = ()
+    """GGUF adapters to add to the weights: a path, ``{"path": ..., "scale": ...}``, or several."""
 
     max_parallel: int = Field(default=16, ge=1, le=256)
     """Requests that run at once, sharing one KV cache; more wait."""
     max_queue: int = Field(default=64, ge=1)
     """Requests that may wait; one more gets RateLimited."""
+    prefix_memory: Budget = "auto"
+    """Host memory for computed prefixes that gave way in the KV cache: bytes, ``512MiB``, 0 for
+    none, or "auto": a tenth of what is free, 2 GiB at most."""
+    speculation: Speculation = "auto"
+    """Whether tokens are guessed ahead from what prompt and answer have said before, and checked
+    in one step: "auto", where that is faster (but not for requests with a seed), "prompt-lookup",
+    wherever there is a guess, or "off". What is said does not depend on it."""
     timeout_s: float | None = Field(default=None, gt=0)
     """Seconds a request may take after the model is loaded; then it gets Timeout."""
     default_temperature: float | None = Field(default=None, ge=0, le=2)
     """Where a request names none; else the model's own default, else 0.7."""
     default_max_tokens: int | None = Field(default=None, ge=1)
     """Where a request names none; else the answer may fill the context."""
+
+    memory_budget: Budget = "auto"
+    """What the models may take together: bytes, ``8GiB``, or "auto": most of what is free.
+
+    The least recently used that nobody uses are unloaded to stay within it. A model that is larger
+    than a given budget is refused with QuotaExceeded.
+    """
+    memory_wait_s: float = Field(default=60.0, ge=0)
+    """Seconds a request waits for memory that models in use take; then it gets QuotaExceeded."""
+    keep_alive: KeepAlive = FOREVER
+    """How long a model stays loaded when nobody uses it: seconds, ``5m``, or -1: for ever."""
+    warm_up: bool | tuple[str, ...] = False
+    """Load when the provider is made, in the background, and compute one token: every model, or
+    those named here."""
 
     pooling: Pooling = "auto"
     """How token vectors become one embedding; "auto" is what the model's file says, else mean."""
@@ -99,6 +165,67 @@ class GGUFConfig(BaseSettings):
             super().__init__(**options)
         except ValidationError as error:
             raise _config_error(error) from error
+        self._check_models()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, values: Any) -> Any:
+        """Several models: text stands for a table with that model, the first is the default."""
+        models = values.get("models") if isinstance(values, dict) else None
+        if not isinstance(models, dict) or not models:
+            return values
+        tables = {
+            name: {"model": table} if isinstance(table, str) else table
+            for name, table in models.items()
+        }
+        return {"model": next(iter(tables)), **values, "models": tables}
+
+    def each(self) -> dict[str, GGUFConfig]:
+        """With ``models``: the options of each, by its name; empty without."""
+        inherited = {n: getattr(self, n) for n in self.model_fields_set - {"name", "models"}}
+        each: dict[str, GGUFConfig] = {}
+        for name, table in self.models.items():
+            try:
+                config = _OneOfSeveral(
+                    **{**inherited, "warm_up": self._warms_up(name), **table, "name": name}
+                )
+            except ConfigError as error:
+                raise ConfigError(
+                    f"models.{name}: {error.message}", field=f"models.{name}.{error.field}"
+                ) from error
+            each[name] = config
+        return each
+
+    def _warms_up(self, name: str) -> bool:
+        return self.warm_up if isinstance(self.warm_up, bool) else name in self.warm_up
+
+    def _check_models(self) -> None:
+        """What can only be seen with all options: the models' tables and the names of models."""
+        if not self.models:
+            return
+        known = tuple(self.models)
+        if self.name is not None:
+            raise ConfigError("name is for one model; models have their names", field="name")
+        for name, table in self.models.items():
+            wrong = sorted(_OF_THE_PROVIDER.intersection(table))
+            if not name or wrong:
+                problem = f"{wrong[0]} is an option of the provider" if wrong else "has no name"
+                raise ConfigError(f"models.{name}: {problem}", field=f"models.{name}")
+            if not table.get("model"):
+                raise ConfigError(
+                    f"models.{name}: the option 'model' is missing", field=f"models.{name}.model"
+                )
+        named = {"model": (self.model,), "warm_up": self.warm_up}
+        for field, names in named.items():
+            unknown = [] if isinstance(names, bool) else [n for n in names if n not in known]
+            if unknown:
+                raise ConfigError(
+                    f"{field} = {unknown[0]!r}: there is no such model among models; "
+                    f"known are {', '.join(known)}",
+                    field=field,
+                    known=known,
+                )
+        self.each()
 
     @classmethod
     def from_options(
@@ -106,7 +233,8 @@ class GGUFConfig(BaseSettings):
     ) -> GGUFConfig:
         """Options of a config file: the environment goes before them, MoFA's names are understood.
 
-        A relative path in ``model`` or ``cache_dir`` counts from ``base_dir``. Raises ConfigError.
+        A relative path in ``model``, ``lora`` or ``cache_dir`` counts from ``base_dir``. Raises
+        ConfigError.
         """
         values: dict[str, Any] = {}
         for key, value in options.items():
@@ -115,9 +243,7 @@ class GGUFConfig(BaseSettings):
         if "model" in options:
             values["model"] = options["model"]
         if base_dir is not None:
-            for key in ("model", "cache_dir"):
-                values[key] = _from_folder(values.get(key), base_dir)
-            values = {key: value for key, value in values.items() if value is not None}
+            values = _paths_from(values, base_dir)
         values.update(EnvSettingsSource(cls)())
         return cls(**values)
 
@@ -138,11 +264,53 @@ class GGUFConfig(BaseSettings):
             cache_type_v=self.cache_type_v,
             use_mmap=self.use_mmap,
             use_mlock=self.use_mlock,
+            numa=self.numa,
+            rpc_servers=self.rpc_servers,
+            lora=self.lora,
+            probe=self.probe,
             pooling=self.pooling,
             n_embedding_batch=self.n_embedding_batch,
             max_parallel=self.max_parallel,
             max_queue=self.max_queue,
+            prefix_memory=self.prefix_memory,
+            speculation=self.speculation,
         )
+
+
+class _OneOfSeveral(GGUFConfig):
+    """The options of one of several models: the environment was heard for all of them."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What the caller says, and nothing else."""
+        return (init_settings,)
+
+
+def _paths_from(values: dict[str, Any], base_dir: Path) -> dict[str, Any]:
+    """The options with their relative paths made absolute, those of several models too."""
+    models = values.get("models")
+    # With several models, ``model`` is the name of one of them.
+    keys = ("cache_dir",) if models else ("model", "cache_dir")
+    found = {key: _from_folder(values.get(key), base_dir) for key in keys}
+    values = {**values, **{key: value for key, value in found.items() if value is not None}}
+    if values.get("lora"):
+        with contextlib.suppress(ValueError):  # said again, with the option's name, when validated
+            values["lora"] = read_adapters(values["lora"], base_dir)
+    if isinstance(models, Mapping):
+        values["models"] = {
+            name: _paths_from(dict(table), base_dir)
+            if isinstance(table, Mapping)
+            else _from_folder(table, base_dir)
+            for name, table in models.items()
+        }
+    return values
 
 
 def _from_folder(value: object, base_dir: Path) -> object:
@@ -180,5 +348,6 @@ def _config_error(error: ValidationError) -> ConfigError:
             f"the option {field!r} is missing; give it, or set {ENVIRONMENT_PREFIX}{field.upper()}",
             field=field,
         )
-    message = problem["msg"][0].lower() + problem["msg"][1:]
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     return ConfigError(f"{field} = {problem['input']!r}: {message}", field=field)

@@ -107,3 +107,106 @@ def test_relative_paths_count_from_the_config_files_folder(tmp_path: Path) -> No
 def test_the_engine_gets_plain_values() -> None:
     options = GGUFConfig(model="m.gguf", n_ctx=1024, cache_type_k="q8_0").engine_options()
     assert (options.n_ctx, options.cache_type_k, options.n_batch) == (1024, "q8_0", 512)
+
+
+class TestSeveralModels:
+    def test_each_has_the_common_options_and_its_own(self) -> None:
+        config = GGUFConfig(
+            n_ctx=1024,
+            keep_alive="5m",
+            models={"big": {"model": "b.gguf", "n_ctx": 4096}, "small": "s.gguf"},
+        )
+        each = config.each()
+        assert list(each) == ["big", "small"]
+        assert (each["big"].model, each["big"].n_ctx) == ("b.gguf", 4096)
+        assert (each["small"].model, each["small"].n_ctx) == ("s.gguf", 1024)
+        assert each["small"].keep_alive == 300
+        assert each["small"].name == "small"
+
+    def test_the_first_is_the_default_unless_model_names_another(self) -> None:
+        models = {"a": "a.gguf", "b": "b.gguf"}
+        assert GGUFConfig(models=models).model == "a"
+        assert GGUFConfig(models=models, model="b").model == "b"
+        from_file = GGUFConfig.from_options({"models": models, "default_model": "b"})
+        assert from_file.model == "b"
+
+    def test_the_environment_does_not_take_a_models_own_place(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MOFA_GGUF_MODELS", '{"a": {"model": "a.gguf", "n_ctx": 64}}')
+        monkeypatch.setenv("MOFA_GGUF_N_CTX", "128")
+        each = GGUFConfig().each()
+        assert (each["a"].model, each["a"].n_ctx, each["a"].models) == ("a.gguf", 64, {})
+
+    def test_warming_up_is_for_all_for_some_or_said_by_a_model(self) -> None:
+        models = {"a": "a.gguf", "b": {"model": "b.gguf"}, "c": {"model": "c", "warm_up": True}}
+        for given, warm in [(True, "abc"), (False, "c"), (("b",), "bc")]:
+            each = GGUFConfig(models=models, warm_up=given).each()
+            assert "".join(name for name in each if each[name].warm_up) == warm
+
+    def test_relative_paths_of_each_start_at_the_files_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "a").mkdir()
+        options = {"models": {"a": "a", "b": {"model": "x/y", "cache_dir": "./c"}}}
+        config = GGUFConfig.from_options(options, tmp_path)
+        each = config.each()
+        assert config.model == "a"
+        assert each["a"].model == str(tmp_path / "a")
+        assert (each["b"].model, each["b"].cache_dir) == ("x/y", tmp_path / "c")
+
+    @pytest.mark.parametrize(
+        ("options", "field", "words"),
+        [
+            ({"models": {"a": "a.gguf"}, "model": "b"}, "model", "known are a"),
+            ({"models": {"a": "a.gguf"}, "warm_up": ["b"]}, "warm_up", "known are a"),
+            ({"models": {"a": "a.gguf"}, "name": "x"}, "name", "names"),
+            ({"models": {"a": {"n_ctx": 5}}}, "models.a.model", "missing"),
+            ({"models": {"a": {"model": "a", "n_ctxx": 5}}}, "models.a.n_ctxx", "did you mean"),
+            ({"models": {"a": {"model": "a", "n_ctx": 0}}}, "models.a.n_ctx", "models.a: n_ctx"),
+            ({"models": {"a": {"model": "a", "memory_budget": 1}}}, "models.a", "of the provider"),
+            ({"models": {"a": {"model": "a", "models": {}}}}, "models.a", "of the provider"),
+        ],
+    )
+    def test_a_wrong_one_is_named(self, options: dict[str, object], field: str, words: str) -> None:
+        with pytest.raises(ConfigError, match=words) as caught:
+            GGUFConfig(**options)
+        assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [
+        (5, 5),
+        ("5", 5),
+        ("8GiB", 2**33),
+        ("1.5 gib", 3 * 2**29),
+        ("500MB", 5 * 10**8),
+        ("2g", 2**31),
+    ],
+)
+def test_sizes_are_read_as_people_write_them(text: object, n_bytes: int) -> None:
+    assert GGUFConfig(model="m", memory_budget=text).memory_budget == n_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (5, 5),
+        ("5", 5),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("250ms", 0.25),
+        (-1, -1),
+        ("-1", -1),
+        ("-5m", -1),
+    ],
+)
+def test_durations_are_read_as_people_write_them(text: object, seconds: float) -> None:
+    assert GGUFConfig(model="m", keep_alive=text).keep_alive == seconds
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "5 lots", "-5GiB", "1h 5", True, None, [1]])
+def test_what_is_neither_size_nor_duration_is_refused(text: object) -> None:
+    for field in ("memory_budget", "keep_alive"):
+        with pytest.raises(ConfigError, match="is a number of") as caught:
+            GGUFConfig(model="m", **{field: text})
+        assert caught.value.field == field

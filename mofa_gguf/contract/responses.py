@@ -53,6 +53,10 @@ class Timings(ContractModel):
     decode_s: float
     cached_tokens: U32 = 0
     """Prompt tokens that were not computed, because an earlier request had them in common."""
+    drafted_tokens: U32 = 0
+    """Tokens guessed ahead, of all choices."""
+    accepted_tokens: U32 = 0
+    """Those of them that became part of an answer: each saved a step."""
 
 
 class Choice(ContractModel):

@@ -261,9 +261,9 @@ class AsyncLLMClient:
         return configured or self._provider.default_model()
 
     async def _embed(self, texts: EmbeddingInput, *, n_texts: int) -> list[list[float]]:
-        # MoFA asks for "text-embedding-ada-002" where no model is configured, which makes sense for
-        # one provider only; ours asks for the provider's default.
-        request = EmbeddingRequest(model=self._model(), input=texts)
+        # MoFA asks for the default model, or for "text-embedding-ada-002", which makes sense for
+        # one provider only. A provider that is asked for no model takes the one it embeds with.
+        request = EmbeddingRequest(model="", input=texts)
         data = (await self._asked.embedding(request)).data
         if len(data) != n_texts:
             raise Other(

@@ -114,6 +114,11 @@ class FallbackChain(LLMProvider):
     def __len__(self) -> int:
         return len(self._slots)
 
+    @property
+    def providers(self) -> tuple[LLMProvider, ...]:
+        """The providers in their order."""
+        return tuple(slot.provider for slot in self._slots)
+
     def metrics(self) -> FallbackSnapshot:
         """The counts so far."""
         with self._lock:
@@ -226,10 +231,16 @@ class FallbackChain(LLMProvider):
         return await slot.provider.get_model_info(model)
 
     async def count_tokens(
-        self, messages: Sequence[ChatMessage], tools: Sequence[Tool] | None = None
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Tool] | None = None,
+        *,
+        model: str = "",
     ) -> int:
         """The first provider's count. Raises ProviderNotSupported if it does not count."""
-        return await count_tokens(self._slots[0].provider, messages, tools)
+        first = self._slots[0].provider
+        model = model if first.supports_model(model) else ""
+        return await count_tokens(first, messages, tools, model=model)
 
     async def close(self) -> None:
         """Close every provider, also where one of them fails to.

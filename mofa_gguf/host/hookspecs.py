@@ -35,3 +35,12 @@ hookimpl = pluggy.HookimplMarker(PROJECT_NAME)
 @hookspec
 def mofa_register_providers(registry: ProviderRegistry) -> None:
     """Register provider kinds: call ``registry.register(kind, factory, ...)`` for each."""
+
+
+@hookspec
+def mofa_register_families(registry: object) -> None:
+    """Register model families: the converter asks, and hands its ``FamilyRegistry``.
+
+    Specified in ``mofa_gguf.convert.plugins``; named here so that a plugin may have both hooks, or
+    only this one.
+    """

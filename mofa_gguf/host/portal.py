@@ -3,6 +3,7 @@
 ``PortalThread`` starts the loop when it is first needed and carries calls into it through anyio's
 blocking portal. Its thread is a daemon: a program that ends without closing it does not hang. At
 the interpreter's exit, calls that still run are cancelled and given a few seconds to clean up.
+A fork has the object but not the thread: it gets errors, and closes nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import atexit
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from concurrent.futures import CancelledError, Future
@@ -42,6 +44,7 @@ class PortalThread:
         # Reentrant, because the garbage collector may close a stream on a thread that holds it.
         self._lock = threading.RLock()
         self._closed = False
+        self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         self._portal: BlockingPortal | None = None
         self._jobs = RunningJobs()
@@ -102,6 +105,8 @@ class PortalThread:
         Raises:
             Exception: whatever ``finish`` raised, on the first call.
         """
+        if self._in_fork:
+            return
         if self._on_own_thread():
             self._closed = True
             self.request_stop()
@@ -124,7 +129,8 @@ class PortalThread:
 
     def request_stop(self) -> None:
         """Have the loop stop, without waiting for it."""
-        self._stop()
+        if not self._in_fork:
+            self._stop()
 
     def wait_until_stopped(self, timeout_s: float) -> None:
         """Wait until the thread has ended, at most this long."""
@@ -133,10 +139,16 @@ class PortalThread:
         if self._finish_error is not None:
             log.warning("closing a client at exit failed: %s", self._finish_error)
 
+    @property
+    def _in_fork(self) -> bool:
+        return os.getpid() != self._pid
+
     def _on_own_thread(self) -> bool:
         return threading.current_thread() is self._thread
 
     def _start(self, function: Callable[[], Awaitable[T]]) -> Future[T]:
+        if self._in_fork:
+            raise Other("the client belongs to the process that made it, not to a fork")
         if self._on_own_thread():
             raise Other(
                 "a synchronous client was called from inside its own event loop, which would "
@@ -147,6 +159,8 @@ class PortalThread:
 
     def _cancel(self, job: Job[Any]) -> None:
         """Cancel a job, from whatever thread, without waiting for its end."""
+        if self._in_fork:
+            return
         if self._on_own_thread():  # the garbage collector closed a stream here
             job.cancel()
             return
@@ -155,7 +169,8 @@ class PortalThread:
                 self._portal.start_task_soon(job.cancel)
 
     def _wait(self, future: Future[Any]) -> None:
-        if not self._on_own_thread():  # which cannot wait for itself
+        # The loop's own thread cannot wait for itself, and in a fork nothing ever comes.
+        if not self._on_own_thread() and not self._in_fork:
             with contextlib.suppress(CancelledError):
                 future.exception()
 

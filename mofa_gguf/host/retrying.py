@@ -137,10 +137,14 @@ class RetryingProvider(LLMProvider):
         return await self.provider.get_model_info(model)
 
     async def count_tokens(
-        self, messages: Sequence[ChatMessage], tools: Sequence[Tool] | None = None
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Tool] | None = None,
+        *,
+        model: str = "",
     ) -> int:
         """The provider's count. Raises ProviderNotSupported if it does not count."""
-        return await count_tokens(self.provider, messages, tools)
+        return await count_tokens(self.provider, messages, tools, model=model)
 
     async def close(self) -> None:
         """Close the provider."""

@@ -243,7 +243,8 @@ class AsyncChatSession:
         async with self._lock:
             memory, window = self._memory.copy(), self._settings.window
             n_turns = (len(memory.visible(window)) + 1) // 2
-            await self._settings.hide(memory, n_turns, window)
+            model = self._options.get("model") or ""
+            await self._settings.hide(memory, n_turns, window, model)
             self._memory = memory
             return n_turns
 

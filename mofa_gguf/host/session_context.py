@@ -65,16 +65,16 @@ class SessionSettings:
     system: str | None
     window: int | None
     budget: TokenBudgetConfig | None
-    n_ctx: int | None = None
-    """The context's size as the provider says, once it was asked."""
+    n_ctx: dict[str, int | None] = field(default_factory=dict)
+    """The contexts' sizes as the provider says, of the models that it was asked about."""
 
-    async def hide(self, memory: Memory, n_turns: int, window: int | None) -> int:
+    async def hide(self, memory: Memory, n_turns: int, window: int | None, model: str) -> int:
         """Hide the first visible turns, summed up if the budget wants that; how many it were."""
         if n_turns <= 0:
             return 0
         if self.budget is not None and self.budget.use_llm_summarize:
             turns = memory.visible(window)[:n_turns]
-            memory.summary = await self._summarize(memory.summary, turns)
+            memory.summary = await self._summarize(memory.summary, turns, model)
         memory.n_hidden_turns = memory.hidden(n_turns, window).n_hidden_turns
         log.info("%d old turns of a session are no longer sent", n_turns)
         return n_turns
@@ -83,31 +83,47 @@ class SessionSettings:
         """The context's size; None where nobody says."""
         if self.budget is not None and self.budget.context_window_tokens is not None:
             return self.budget.context_window_tokens
-        if self.n_ctx is None:
+        if self.n_ctx.get(model) is None:
             try:
-                self.n_ctx = (await self.client.provider.get_model_info(model)).context_window
+                info = await self.client.provider.get_model_info(model)
+                self.n_ctx[model] = info.context_window
             except LLMError as error:  # the request itself may do better, for example in a chain
                 log.debug("the context's size is not known: %s", error)
-        return self.n_ctx
+        return self.n_ctx.get(model)
 
-    async def count(self, messages: Sequence[ChatMessage], tools: Sequence[Tool]) -> int:
+    async def count(
+        self, messages: Sequence[ChatMessage], tools: Sequence[Tool], model: str
+    ) -> int:
         """A prompt's tokens: exact where the provider counts them, otherwise a guess."""
         try:
-            return await count_tokens(self.client.provider, messages, tools or None)
+            return await count_tokens(self.client.provider, messages, tools or None, model=model)
         except LLMError as error:
             log.debug("tokens are estimated: %s", error)
         estimator = CharBasedEstimator()
         return estimator.estimate_total(messages) + estimator.estimate_tools(tools)
 
-    async def _summarize(self, summary: str | None, turns: Sequence[Turn]) -> str | None:
+    async def _summarize(
+        self, summary: str | None, turns: Sequence[Turn], model: str
+    ) -> str | None:
+        """The summary with that of these turns; half by half where they are too long for one."""
+        request = summary_request(summary, turns).model_copy(update={"model": model})
         try:
-            response = await self.client.chat(
-                summary_request(summary, turns), max_tokens=SUMMARY_MAX_TOKENS
-            )
-        except LLMError as error:  # better to forget the turns than to lose the new message
-            log.warning("old turns of a session were not summed up: %s", error)
-            return summary
+            response = await self.client.chat(request, max_tokens=SUMMARY_MAX_TOKENS)
+        except ContextLengthExceeded as error:
+            if len(turns) > 1:
+                middle = len(turns) // 2
+                summary = await self._summarize(summary, turns[:middle], model)
+                return await self._summarize(summary, turns[middle:], model)
+            return _forgotten(summary, error)
+        except LLMError as error:
+            return _forgotten(summary, error)
         return (response.content() or "").strip() or summary
+
+
+def _forgotten(summary: str | None, error: LLMError) -> str | None:
+    """What is known without a new summary: better to forget turns than to lose the new message."""
+    log.warning("old turns of a session were not summed up: %s", error)
+    return summary
 
 
 class Exchange:
@@ -172,7 +188,7 @@ class Exchange:
         budget = self._settings.budget or TokenBudgetConfig()
         limit = int((error.n_ctx or 0) * budget.target)
         if error.n_ctx is None:
-            await self._settings.hide(self.memory, (n_past + 1) // 2, self._window)
+            await self._hide((n_past + 1) // 2)
         else:
             await self._shrink(limit, n_past, n_least=(n_past + 1) // 2)
 
@@ -182,7 +198,11 @@ class Exchange:
     async def _shrink(self, limit: int, n_most: int, *, n_least: int = 0) -> None:
         """Hide the fewest turns that leave a prompt of ``limit`` tokens."""
         n_turns = await n_turns_to_drop(max(0, n_most), limit, self._count)
-        await self._settings.hide(self.memory, max(n_turns, n_least), self._window)
+        await self._hide(max(n_turns, n_least))
+
+    async def _hide(self, n_turns: int) -> None:
+        await self._settings.hide(self.memory, n_turns, self._window, self.request.model)
 
     async def _count(self, n_hidden: int) -> int:
-        return await self._settings.count(self.prompt(n_hidden), self._tools)
+        prompt = self.prompt(n_hidden)
+        return await self._settings.count(prompt, self._tools, self.request.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -26,16 +27,25 @@ class TokenCounter(Protocol):
 
 
 async def count_tokens(
-    provider: LLMProvider, messages: Sequence[ChatMessage], tools: Sequence[Tool] | None = None
+    provider: LLMProvider,
+    messages: Sequence[ChatMessage],
+    tools: Sequence[Tool] | None = None,
+    *,
+    model: str = "",
 ) -> int:
     """``provider.count_tokens``, for any provider.
+
+    ``model`` is passed on to those that take it, as providers with several models do.
 
     Raises:
         ProviderNotSupported: the provider has no such method.
         LLMError: whatever the provider raises.
     """
     if isinstance(provider, TokenCounter):
-        return await provider.count_tokens(messages, tools)
+        counting = provider.count_tokens
+        takes_model = "model" in inspect.signature(counting).parameters
+        named = {"model": model} if model and takes_model else {}
+        return await counting(messages, tools, **named)
     raise ProviderNotSupported(
         f"Provider {provider.name()} does not count tokens", provider=provider.name()
     )

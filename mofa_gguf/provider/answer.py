@@ -9,7 +9,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from mofa_gguf.chat import OutputParser
 from mofa_gguf.contract import (
     ChatCompletionChunk,
     ChatMessage,
@@ -22,6 +21,7 @@ from mofa_gguf.contract import (
 )
 from mofa_gguf.engine.generation import Generation
 from mofa_gguf.engine.request import ChosenLogprob, FinishEvent, TokenLogprob
+from mofa_gguf.provider.completing import AnswerParser
 
 
 @dataclass
@@ -55,11 +55,13 @@ def _timings(ends: Sequence[FinishEvent]) -> Timings:
         prefill_s=max(end.timings.prefill_s for end in ends),
         decode_s=max(end.timings.decode_s for end in ends),
         cached_tokens=max(end.n_cached_tokens for end in ends),
+        drafted_tokens=sum(end.n_drafted_tokens for end in ends),
+        accepted_tokens=sum(end.n_accepted_tokens for end in ends),
     )
 
 
 async def choice_chunks(
-    generation: Generation, parser: OutputParser, index: int
+    generation: Generation, parser: AnswerParser, index: int
 ) -> AsyncGenerator[tuple[ChunkChoice, FinishEvent | None], None]:
     """The chunks of one answer in order; the finishing one comes with the engine's last event.
 

@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from mofa_gguf.chat import ChatTemplate, TemplateError
-from mofa_gguf.contract import ModelCapabilities, ModelInfo
+from mofa_gguf.contract import ConfigError, ModelCapabilities, ModelInfo
+from mofa_gguf.convert.errors import ConversionError
 from mofa_gguf.engine.errors import ModelFileError
-from mofa_gguf.engine.header import GGUFHeader, read_header
-from mofa_gguf.provider.loaded import LoadedModel, template_source
+from mofa_gguf.engine.header import read_header
+from mofa_gguf.provider.loaded import LoadedModel, given_template, template_source
 from mofa_gguf.settings import GGUFConfig
+from mofa_gguf.store import StoreError, locate, preview
 
-_NOT_POOLED = (0, 4)  # pooling types "none" and "rank": no sentence vectors
+# llama.h, enum llama_pooling_type. A file that says how its vectors are pooled is made for that;
+# "none" and "rank" give no sentence vectors.
+_POOLED = (1, 2, 3)
+_NOT_POOLED = (0, 4)
 
 
 @dataclass(frozen=True)
@@ -56,36 +61,45 @@ def model_name(config: GGUFConfig) -> str:
     return path.resolve().name if path.is_dir() else config.model
 
 
-def is_embedding_model(header: GGUFHeader) -> bool:
-    """Whether the file says that its model makes vectors: an encoder, or one with a pooling."""
-    pooling = header.hyperparameter("pooling_type")
-    return header.hyperparameter("attention.causal", True) is False or pooling in (1, 2, 3)
-
-
 def abilities_of(model: LoadedModel) -> Abilities:
     """The abilities of a loaded model."""
-    return _abilities(model.header, model.template)
+    header = model.header
+    pooling = header.hyperparameter("pooling_type")
+    return _abilities(pooling, header.hyperparameter("attention.causal", True), model.template)
 
 
 def peek(config: GGUFConfig) -> Abilities:
-    """The abilities of a model that is not loaded, from its file's header if there is one."""
-    path = Path(config.model).expanduser()
-    if path.suffix != ".gguf" or not path.is_file():
-        return NOTHING_KNOWN
+    """The abilities of a model that is not loaded, from its GGUF file's header or its checkpoint.
+
+    Nothing is known of what is not on disk, or cannot be read.
+    """
     try:
+        path = locate(config.model, cache_dir=config.cache_dir, offline=True)
+        if path.is_dir():
+            return _abilities_of_checkpoint(config, path)
         header = read_header(path)
-        source = template_source(config, header)
-        return _abilities(header, ChatTemplate(source) if source else None)
-    except (ModelFileError, TemplateError):
+        source = template_source(config, header.metadata)
+        pooling = header.hyperparameter("pooling_type")
+        causal = header.hyperparameter("attention.causal", True)
+        return _abilities(pooling, causal, ChatTemplate(source) if source else None)
+    except (ModelFileError, TemplateError, StoreError, ConversionError, ConfigError):
         return NOTHING_KNOWN
 
 
-def _abilities(header: GGUFHeader, template: ChatTemplate | None) -> Abilities:
-    only_embeds = is_embedding_model(header)
+def _abilities_of_checkpoint(config: GGUFConfig, folder: Path) -> Abilities:
+    found = preview(folder)
+    pooling = found.metadata.get(f"{found.architecture}.pooling_type")
+    causal = found.metadata.get(f"{found.architecture}.attention.causal", True)
+    source = given_template(config) or found.templates
+    return _abilities(pooling, causal, ChatTemplate(source) if source else None)
+
+
+def _abilities(pooling: object, causal: object, template: ChatTemplate | None) -> Abilities:
+    only_embeds = causal is False or pooling in _POOLED
     return Abilities(
         chat=not only_embeds,
         tools=not only_embeds and template is not None and template.capabilities.tools,
-        embedding=header.hyperparameter("pooling_type") not in _NOT_POOLED,
+        embedding=pooling not in _NOT_POOLED,
     )
 
 
@@ -98,7 +112,7 @@ def health_of(model: LoadedModel, name: str) -> Health:
         problem="the engine is closed" if engine.closed else None,
         path=model.resolved.path,
         n_ctx=engine.n_ctx,
-        n_ctx_requested=engine.options.n_ctx,
+        n_ctx_requested=model.config.n_ctx,
         n_gpu_layers=offload.n_layers,
         n_gpu_layers_requested=offload.requested,
         n_layers=offload.n_total,
@@ -139,6 +153,6 @@ def _describe(model: LoadedModel) -> str:
     return (
         f"{weights.description}, {weights.n_parameters / 1e6:,.1f} M parameters, "
         f"{weights.n_bytes / 2**20:,.1f} MiB, {where} (n_gpu_layers={offload.requested}), "
-        f"context {engine.n_ctx} (n_ctx={engine.options.n_ctx}), "
+        f"context {engine.n_ctx} (n_ctx={model.config.n_ctx}), "
         f"KV cache {engine.options.cache_type_k}/{engine.options.cache_type_v}"
     )

@@ -10,7 +10,41 @@ from mofa_gguf import contract
 from mofa_gguf.chat import errors as chat
 from mofa_gguf.convert import errors as convert
 from mofa_gguf.engine import errors as engine
+from mofa_gguf.provider.actions import NoRoom
 from mofa_gguf.store import errors as store
+
+
+class NotEnoughMemory(engine.OutOfMemory):
+    """A model does not fit into the budget beside those in use, or at all."""
+
+    def __init__(self, message: str, *, n_bytes_needed: int, n_bytes_free: int) -> None:
+        super().__init__(message)
+        self.n_bytes_needed = n_bytes_needed
+        self.n_bytes_free = n_bytes_free
+
+
+def no_room_error(why: NoRoom) -> NotEnoughMemory:
+    """One sentence with the numbers."""
+    budget = _size(why.budget_bytes)
+    message = f"{why.model} needs about {_size(why.n_bytes)} and the memory budget is {budget}"
+    if why.waited_s is None:
+        message += "; raise memory_budget, or use a smaller n_ctx or quantization"
+    else:
+        others = ", ".join(f"{each.name} ({_size(each.n_bytes)})" for each in why.in_use)
+        message += (
+            f", of which models in use took too much for {why.waited_s:g} s: {others}; "
+            "try again later, or raise memory_budget"
+        )
+    taken = sum(tenant.n_bytes for tenant in why.in_use)
+    return NotEnoughMemory(
+        message, n_bytes_needed=why.n_bytes, n_bytes_free=max(0, why.budget_bytes - taken)
+    )
+
+
+def _size(n_bytes: int) -> str:
+    """Bytes in the unit that reads best."""
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.0f} MiB"
+
 
 _Translator = Callable[[Any, str], contract.LLMError]
 
@@ -20,6 +54,12 @@ _TRANSLATIONS: tuple[tuple[type[Exception], _Translator], ...] = (
     (engine.ModelFileError, lambda e, m: contract.ConfigError(m, path=e.path)),
     (engine.SessionError, lambda e, m: contract.ConfigError(m, path=e.path)),
     (engine.DeviceUnavailable, lambda e, m: contract.ProviderNotSupported(m, provider="gguf")),
+    (
+        NotEnoughMemory,
+        lambda e, m: contract.QuotaExceeded(
+            m, n_bytes_needed=e.n_bytes_needed, n_bytes_free=e.n_bytes_free
+        ),
+    ),
     (engine.OutOfMemory, lambda e, m: contract.QuotaExceeded(m)),
     (
         engine.PromptTooLong,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +13,10 @@ from mofa_gguf.contract import ChatMessage, ConfigError, Tool
 from mofa_gguf.engine.constraint import ConstraintFactory
 from mofa_gguf.engine.engine import Engine
 from mofa_gguf.engine.header import GGUFHeader
+from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.vocab import Vocab
 from mofa_gguf.settings import GGUFConfig
 from mofa_gguf.store import ResolvedModel, resolve
-
-logger = logging.getLogger(__name__)
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 
@@ -30,6 +27,8 @@ class Prompt:
 
     text: str
     tokens: list[int]
+    raw: bool = False
+    """No conversation: whatever follows the text is its continuation, with no template's marks."""
 
 
 class LoadedModel:
@@ -40,25 +39,28 @@ class LoadedModel:
         self.resolved = resolved
         self.engine = engine
         self.template = chat_template(config, engine.model.header, engine.model.vocab)
+        # A damaged tokenizer in the file is heard of now, not with the first prompt.
+        _ = engine.model.vocab.exact
 
     @classmethod
-    def load(cls, config: GGUFConfig) -> LoadedModel:
-        """Find the file (converting or downloading it if need be) and load it; blocks."""
-        started = time.monotonic()
-        resolved = resolve(
-            config.model,
-            cache_dir=config.cache_dir,
-            quantization=config.quantization,
-            offline=config.offline,
-        )
-        engine = Engine.load(resolved.path, config.engine_options())
+    def load(
+        cls,
+        config: GGUFConfig,
+        resolved: ResolvedModel,
+        options: EngineOptions,
+        *,
+        check: Callable[[], None] = lambda: None,
+    ) -> LoadedModel:
+        """Load a file that :func:`find_file` found; blocks.
+
+        ``check`` is called often meanwhile, and what it raises ends the loading.
+        """
+        engine = Engine.load(resolved.path, options, progress=lambda _share: check())
         try:
-            loaded = cls(config, resolved, engine)
+            return cls(config, resolved, engine)
         except BaseException:
             engine.close()
             raise
-        logger.info("%s is ready after %.1f s", resolved.path.name, time.monotonic() - started)
-        return loaded
 
     @property
     def header(self) -> GGUFHeader:
@@ -89,6 +91,20 @@ class LoadedModel:
     def shield(self) -> Shield:
         """Keeps messages from forging this vocabulary's control tokens."""
         return Shield(self.control_texts, self.tag_texts)
+
+    @cached_property
+    def mark_tokens(self) -> dict[str, int]:
+        """Those marks of calls and reasoning that are tokens of the vocabulary, with their ids."""
+        marks = self.template.call_marks
+        found = {}
+        for special in self.control_texts | self.tag_texts:
+            if len(special) < 2 or not any(special in mark for mark in marks):
+                continue
+            tokens = self.vocab.tokenize(special, parse_special=True)
+            # The end of a generation is never part of it.
+            if len(tokens) == 1 and tokens[0] not in self.engine.model.eog_ids:
+                found[special] = tokens[0]
+        return found
 
     def prompt(
         self,
@@ -136,6 +152,20 @@ class LoadedModel:
         self.engine.close()
 
 
+def find_file(config: GGUFConfig, *, check: Callable[[], None] = lambda: None) -> ResolvedModel:
+    """The model's file, converted or downloaded first if need be; blocks.
+
+    ``check`` is called often meanwhile, and what it raises ends the work.
+    """
+    return resolve(
+        config.model,
+        cache_dir=config.cache_dir,
+        quantization=config.quantization,
+        offline=config.offline,
+        progress=lambda _report: check(),
+    )
+
+
 def chat_template(config: GGUFConfig, header: GGUFHeader, vocab: Vocab) -> ChatTemplate:
     """The template of the config, else the model's own, else the documented default."""
 
@@ -144,26 +174,27 @@ def chat_template(config: GGUFConfig, header: GGUFHeader, vocab: Vocab) -> ChatT
         return "" if token is None or key not in header.metadata else vocab.text(token)
 
     return ChatTemplate(
-        template_source(config, header) or default_template(),
+        template_source(config, header.metadata) or default_template(),
         bos_token=text("tokenizer.ggml.bos_token_id", vocab.bos),
         eos_token=text("tokenizer.ggml.eos_token_id", vocab.eos),
     )
 
 
-def template_source(config: GGUFConfig, header: GGUFHeader) -> str | dict[str, str] | None:
+def template_source(config: GGUFConfig, metadata: Mapping[str, Any]) -> str | dict[str, str] | None:
     """Jinja source from the config or the file; a file may hold several templates by name."""
-    given = _given_template(config)
+    given = given_template(config)
     if given is not None:
         return given
     found = {
         key.removeprefix(TEMPLATE_KEY).removeprefix(".") or "default": value
-        for key, value in header.metadata.items()
+        for key, value in metadata.items()
         if (key == TEMPLATE_KEY or key.startswith(f"{TEMPLATE_KEY}.")) and isinstance(value, str)
     }
     return found or None
 
 
-def _given_template(config: GGUFConfig) -> str | None:
+def given_template(config: GGUFConfig) -> str | None:
+    """The config's own template, read from its file if need be. Raises ConfigError."""
     given = config.chat_template
     if given is None or "{" in given or "\n" in given:
         return given

@@ -7,14 +7,17 @@ A parameter comes from the request, else from the provider's config, else from t
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mofa_gguf.contract import ChatCompletionRequest, ConfigError
+from mofa_gguf.engine.grammars import Whitespace
+from mofa_gguf.engine.options import Speculation
 from mofa_gguf.engine.sampling import SamplingOptions
+from mofa_gguf.quantities import read_seconds
 
 # llama.cpp's own defaults, with MoFA's temperature.
 FALLBACK = SamplingOptions(temperature=0.7, top_k=40, top_p=0.95, min_p=0.05)
@@ -44,10 +47,22 @@ _FROM_REQUEST = (
     "presence_penalty",
 )
 
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+EFFORT_BUDGETS: dict[Effort, int | None] = {
+    "none": 0,
+    "minimal": 256,
+    "low": 1024,
+    "medium": 4096,
+    "high": 16_384,
+    "xhigh": None,
+}
+"""Tokens of reasoning for each of OpenAI's efforts, for templates that know none themselves."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+Window = Annotated[int, Field(ge=-1)]
 
 
 class Parameters(BaseModel):
@@ -72,15 +87,21 @@ class Parameters(BaseModel):
     dynatemp_range: Annotated[float, Field(ge=0)] | None = None
     dynatemp_exponent: Positive | None = None
     repeat_penalty: Positive | None = None
-    repeat_last_n: Count | None = None
+    repeat_last_n: Window | None = None
     dry_multiplier: Annotated[float, Field(ge=0)] | None = None
     dry_base: Annotated[float, Field(ge=1)] | None = None
     dry_allowed_length: Count | None = None
-    dry_last_n: Count | None = None
+    dry_last_n: Window | None = None
+    dry_sequence_breakers: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     mirostat: Literal[0, 1, 2] | None = None
     mirostat_tau: Positive | None = None
     mirostat_eta: Positive | None = None
+    adaptive_target: Annotated[float, Field(ge=-1, le=1)] | None = None
+    adaptive_decay: Annotated[float, Field(ge=0, le=0.99)] | None = None
     logit_bias: dict[Count, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias_text: (
+        dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(ge=-100, le=100)]] | None
+    ) = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     min_keep: Annotated[int, Field(ge=1)] | None = None
 
@@ -90,11 +111,30 @@ class Parameters(BaseModel):
     """Requests of higher priority go first."""
     timeout_s: Positive | None = None
     """Seconds the request may take, in place of the provider's own limit."""
+    speculation: Speculation | None = None
+    """In place of the provider's setting: "auto", "prompt-lookup" or "off"."""
+    keep_alive: Annotated[float, BeforeValidator(read_seconds)] | None = None
+    """How long the model stays loaded after this request: seconds, ``5m``, or -1: for ever."""
     min_tokens: Count = 0
     ignore_eos: bool = False
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
+    regex: str | None = None
+    """The whole answer matches this regular expression (the syntax of Rust's regex crate)."""
+    lark: str | None = None
+    """The whole answer is a text of this grammar (llguidance's variant of Lark's syntax)."""
+    gbnf: str | None = None
+    """The whole answer is a text of this grammar (llama.cpp's notation)."""
+    json_whitespace: Whitespace = "short"
+    """White space in constrained JSON: a blank or line break, none ("compact"), or any ("free")."""
+    parallel_tool_calls: bool | None = None
+    """False: at most one call in an answer. Otherwise as many as the chat template knows."""
+
+    reasoning_budget: Annotated[int, Field(ge=-1)] | None = None
+    """Tokens after which reasoning is closed; -1 sets no limit."""
+    reasoning_effort: Effort | None = None
+    """For the chat template, where it knows efforts; else a budget, see EFFORT_BUDGETS."""
     enable_thinking: bool | None = None
     documents: list[Any] | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -112,14 +152,43 @@ class Parameters(BaseModel):
             return self.top_logprobs
         return 0 if self.logprobs else None
 
-    @property
-    def template_arguments(self) -> dict[str, Any]:
-        """Arguments for the chat template beside messages and tools."""
-        given = {"enable_thinking": self.enable_thinking, "documents": self.documents}
+    def template_arguments(self, variables: Collection[str]) -> dict[str, Any]:
+        """Arguments for a chat template, which looks at ``variables``, beside messages and tools.
+
+        Raises ConfigError for documents that the template has no place for.
+        """
+        if self.documents and "documents" not in variables:
+            raise ConfigError(
+                "the model's chat template has no place for documents; "
+                "put them into a message or use a model for retrieval",
+                field="documents",
+            )
+        thinking = self.enable_thinking
+        if thinking is None and self.reasoning_effort == "none":
+            thinking = False
+        knows_thinking = "thinking" in variables and "enable_thinking" not in variables
+        given = {
+            # DeepSeek's and Granite's name for it.
+            "thinking" if knows_thinking else "enable_thinking": thinking,
+            "documents": self.documents,
+            "reasoning_effort": self.reasoning_effort,
+        }
         return {
             **{key: value for key, value in given.items() if value is not None},
             **self.chat_template_kwargs,
         }
+
+    def thinking_budget(self, variables: Collection[str]) -> int | None:
+        """Tokens after which reasoning is closed; None for no limit.
+
+        An effort is the template's business where it looks at ``reasoning_effort``.
+        """
+        if self.reasoning_budget is not None:
+            return None if self.reasoning_budget < 0 else self.reasoning_budget
+        effort = self.reasoning_effort
+        if effort is None or (effort != "none" and "reasoning_effort" in variables):
+            return None
+        return EFFORT_BUDGETS[effort]
 
 
 def read_parameters(request: ChatCompletionRequest) -> Parameters:

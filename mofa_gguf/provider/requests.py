@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mofa_gguf.contract import (
+    AudioPart,
     ChatCompletionRequest,
+    ChatMessage,
     ConfigError,
     EmbeddingRequest,
+    ImagePart,
     ProviderNotSupported,
-    Tool,
-    ToolChoice,
+    VideoPart,
 )
-from mofa_gguf.engine.constraint import Constraint
 from mofa_gguf.engine.generation import Generation
 from mofa_gguf.engine.request import GenerationRequest
 from mofa_gguf.provider.description import Abilities
 from mofa_gguf.provider.loaded import LoadedModel, Prompt
 from mofa_gguf.provider.parameters import Parameters, sampling_options
-from mofa_gguf.provider.tool_choice import call_constraint, check_tool_choice, forces_call
+from mofa_gguf.provider.structure import MakeConstraint, answer_constraint, text_constraint
+from mofa_gguf.provider.tool_choice import check_tool_choice, offered_tools
 
 
 def render_prompt(
@@ -27,7 +29,8 @@ def render_prompt(
     """The request's conversation through the model's template. Raises ConfigError without one."""
     if not request.messages:
         raise ConfigError("messages is empty; send at least one message", field="messages")
-    return model.prompt(request.messages, offered_tools(request), parameters.template_arguments)
+    arguments = parameters.template_arguments(model.template.variables)
+    return model.prompt(request.messages, offered_tools(request), arguments)
 
 
 def submit(
@@ -38,10 +41,16 @@ def submit(
 ) -> Sequence[Generation]:
     """Queue as many answers as the request wants; all or none."""
     generations: list[Generation] = []
+    if prompt.raw:
+        constraint = text_constraint(model, request, parameters)
+    else:
+        constraint = answer_constraint(model, request, parameters, prompt)
     try:
         for choice in range(parameters.n):
             generations.append(
-                model.engine.submit(_generation_request(model, request, parameters, prompt, choice))
+                model.engine.submit(
+                    _generation_request(model, parameters, prompt, choice, constraint)
+                )
             )
     except BaseException:
         for generation in generations:
@@ -52,13 +61,12 @@ def submit(
 
 def _generation_request(
     model: LoadedModel,
-    request: ChatCompletionRequest,
     parameters: Parameters,
     prompt: Prompt,
     choice: int,
+    constraint: MakeConstraint | None,
 ) -> GenerationRequest:
     config = model.config
-    constraint = _constraint(model, request, prompt)
     return GenerationRequest(
         tokens=prompt.tokens,
         sampling=sampling_options(
@@ -72,32 +80,12 @@ def _generation_request(
         ignore_eos=parameters.ignore_eos,
         stop=parameters.stop or (),
         top_logprobs=parameters.n_top_logprobs,
-        constraint=None if constraint is None else lambda: constraint,
-        visible_control=model.template.markers,
+        constraint=constraint,
+        visible_control=frozenset() if prompt.raw else model.template.markers,
         priority=parameters.priority,
         deadline_s=parameters.timeout_s or config.timeout_s,
+        speculation=parameters.speculation,
     )
-
-
-def offered_tools(request: ChatCompletionRequest) -> list[Tool] | None:
-    """The tools the model is told of."""
-    return None if request.tool_choice is ToolChoice.NONE else request.tools or None
-
-
-def _constraint(
-    model: LoadedModel, request: ChatCompletionRequest, prompt: Prompt
-) -> Constraint | None:
-    """What ``tool_choice`` or ``response_format`` asks for, compiled; None for free text."""
-    if forces_call(request):
-        return call_constraint(model, request, prompt)
-    wanted = request.response_format
-    if wanted is None or wanted.format_type == "text":
-        return None
-    if wanted.format_type == "json_object":
-        return model.constraints.json_object()
-    spec = wanted.schema_spec()
-    assert spec is not None
-    return model.constraints.json_schema(spec.schema)
 
 
 def check_abilities(request: ChatCompletionRequest, abilities: Abilities) -> None:
@@ -114,13 +102,23 @@ def check_abilities(request: ChatCompletionRequest, abilities: Abilities) -> Non
             provider="gguf",
         )
     check_tool_choice(request)
-    constrained = request.response_format is not None and request.response_format.format_type
-    if offered_tools(request) and constrained not in (False, "text"):
-        raise ConfigError(
-            "response_format and tools cannot be combined in one request; "
-            "send one of them, or tool_choice 'none'",
-            field="response_format",
-        )
+    _check_parts(request.messages)
+
+
+_SENSES = {ImagePart: ("image", "eyes"), AudioPart: ("audio", "ears"), VideoPart: ("video", "eyes")}
+
+
+def _check_parts(messages: Sequence[ChatMessage]) -> None:
+    """Refuse what is no text: a template may have a place for an image, the model has no eyes."""
+    for message in messages:
+        for part in message.content if isinstance(message.content, list) else ():
+            kind, sense = _SENSES.get(type(part), ("", ""))
+            if kind:
+                raise ProviderNotSupported(
+                    f"a message of the {message.role} carries {kind} content and the model has no "
+                    f"{sense}; send text",
+                    provider="gguf",
+                )
 
 
 def check_embedding(request: EmbeddingRequest) -> None:

@@ -1,23 +1,23 @@
-"""``tool_choice`` "required" and by name: answers that cannot be anything but calls."""
+"""``tool_choice``: which tools the model is told of, and which it must or may call."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
 
-from mofa_gguf.chat import CallsNotDescribable
 from mofa_gguf.contract import (
     ChatCompletionRequest,
     ConfigError,
-    ProviderNotSupported,
     SpecificToolChoice,
     Tool,
     ToolChoice,
 )
-from mofa_gguf.engine.constraint import Constraint
-from mofa_gguf.engine.errors import ConstraintError
 
-if TYPE_CHECKING:
-    from mofa_gguf.provider.loaded import LoadedModel, Prompt
+MAX_TOOL_CHARS = 500_000
+
+
+def offered_tools(request: ChatCompletionRequest) -> list[Tool] | None:
+    """The tools the model is told of."""
+    return None if request.tool_choice is ToolChoice.NONE else request.tools or None
 
 
 def forces_call(request: ChatCompletionRequest) -> bool:
@@ -27,40 +27,30 @@ def forces_call(request: ChatCompletionRequest) -> bool:
 
 
 def check_tool_choice(request: ChatCompletionRequest) -> None:
-    """Raises ConfigError when a call is wanted and the tool is not among those offered."""
-    if forces_call(request):
-        _choosable(request)
+    """Raises ConfigError when a call is wanted and the tool is not among those offered.
 
-
-def call_constraint(
-    model: LoadedModel, request: ChatCompletionRequest, prompt: Prompt
-) -> Constraint:
-    """The constraint under which the answer is a call of a tool that the request allows.
-
-    "required" lets the model call several tools where its template knows that; a tool asked for by
-    name is called once. Reasoning that the prompt has opened comes first.
-
-    Raises ProviderNotSupported when the model's call format, or a tool's arguments in it, cannot
-    be enforced, ConfigError when a tool's schema cannot be.
+    So it does for tools too large to be rendered and enforced in reasonable time.
     """
-    parallel = request.tool_choice is ToolChoice.REQUIRED
-    try:
-        grammar = model.template.call_grammar(
-            _choosable(request), prompt.text, parallel=parallel, tokens=_mark_tokens(model)
-        )
-    except CallsNotDescribable as error:
-        raise ProviderNotSupported(str(error), provider="gguf") from error
-    try:
-        return model.constraints.lark(grammar)
-    except ConstraintError as error:
-        raise ConfigError(
-            f"a call of these tools cannot be enforced ({error}); "
-            "simplify their parameters or use tool_choice 'auto'",
-            field="tools",
-        ) from error
+    if forces_call(request):
+        choosable(request)
+    n_chars = 0
+    for tool in offered_tools(request) or ():
+        name = tool.function.name
+        try:
+            n_chars += len(json.dumps(tool.function.parameters))
+        except (RecursionError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"the parameters of the tool {name!r} are no JSON schema ({error})", field="tools"
+            ) from error
+        if n_chars > MAX_TOOL_CHARS:
+            raise ConfigError(
+                f"the tools have more than {MAX_TOOL_CHARS} characters of parameters at {name!r}; "
+                "offer fewer or smaller ones",
+                field="tools",
+            )
 
 
-def _choosable(request: ChatCompletionRequest) -> list[Tool]:
+def choosable(request: ChatCompletionRequest) -> list[Tool]:
     """The tools that may be called."""
     tools, choice = request.tools or [], request.tool_choice
     names = [tool.function.name for tool in tools]
@@ -80,17 +70,3 @@ def _choosable(request: ChatCompletionRequest) -> list[Tool]:
             known=names,
         )
     return chosen
-
-
-def _mark_tokens(model: LoadedModel) -> dict[str, int]:
-    """Those marks of the call format that are tokens of the vocabulary's own, with their ids."""
-    marks = model.template.call_marks
-    found = {}
-    for special in {*model.vocab.control_texts(), *model.vocab.tag_texts()}:
-        if len(special) < 2 or not any(special in mark for mark in marks):
-            continue
-        tokens = model.vocab.tokenize(special, parse_special=True)
-        # The end of a generation is never part of it.
-        if len(tokens) == 1 and tokens[0] not in model.engine.model.eog_ids:
-            found[special] = tokens[0]
-    return found

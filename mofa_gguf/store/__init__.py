@@ -7,14 +7,25 @@ from mofa_gguf.store.errors import (
     NotAModel,
     StoreError,
 )
-from mofa_gguf.store.folders import CachedModel, CacheUsage, cache_folder, clear, hub_folder, usage
+from mofa_gguf.store.folders import (
+    CachedModel,
+    CacheUsage,
+    cache_folder,
+    clear,
+    hub_folder,
+    remove,
+    usage,
+    verdict_folder,
+)
 from mofa_gguf.store.lookup import ResolvedModel, demo_checkpoint, locate, pull, resolve
+from mofa_gguf.store.preview import CheckpointPreview, preview
 from mofa_gguf.store.progress import DownloadProgress, OnProgress, ReadingProgress
 
 __all__ = [
     "CacheUnavailable",
     "CacheUsage",
     "CachedModel",
+    "CheckpointPreview",
     "DownloadFailed",
     "DownloadProgress",
     "ModelMissing",
@@ -28,7 +39,10 @@ __all__ = [
     "demo_checkpoint",
     "hub_folder",
     "locate",
+    "preview",
     "pull",
+    "remove",
     "resolve",
     "usage",
+    "verdict_folder",
 ]

@@ -169,7 +169,10 @@ def converter_version() -> str:
     for path in sorted(sources):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0")
         digest.update(path.read_bytes())
-    for distribution in ("llama-cpp-python", "gguf"):
+    # Plugins may bring model families (mofa_gguf.convert.plugins).
+    points = importlib.metadata.entry_points(group="mofa")
+    plugins = {point.dist.name for point in points if point.dist is not None}
+    for distribution in ("llama-cpp-python", "gguf", *sorted(plugins - {"mofa-gguf"})):
         digest.update(f"{distribution}={_version(distribution)}\n".encode())
     return digest.hexdigest()
 

@@ -2,6 +2,7 @@
 
 <cache>/converted/      GGUF files made from checkpoint folders, a .json beside each
 <cache>/fingerprints/   content digests of checkpoints already read
+<cache>/verdicts/       which model files have passed the checks before loading
 <cache>/hub/            downloads, when the cache folder was chosen (see ``hub_folder``)
 """
 
@@ -42,6 +43,11 @@ def hub_folder(cache_dir: str | Path | None = None) -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
+def verdict_folder(cache_dir: str | Path | None = None) -> Path:
+    """Where it is kept which model files have passed the checks before loading. Not created."""
+    return cache_folder(cache_dir) / "verdicts"
+
+
 def make_folder(folder: Path) -> Path:
     """Create ``folder`` with its parents; raises CacheUnavailable."""
     try:
@@ -53,16 +59,22 @@ def make_folder(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class CachedModel:
-    """One converted file in the cache."""
+    """One converted file in the cache. ``made_at_s`` is seconds since 1970."""
 
     path: Path
     source: str
     quantization: str
     n_bytes: int
+    made_at_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What the cache calls it."""
+        return self.path.stem
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
-        return {**asdict(self), "path": str(self.path)}
+        return {"name": self.name, **asdict(self), "path": str(self.path)}
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,7 @@ def usage(cache_dir: str | Path | None = None) -> CacheUsage:
                 source=str(note.get("source", "")),
                 quantization=str(note.get("quantization", "")),
                 n_bytes=_size(path),
+                made_at_s=_modified(path),
             )
         )
     return CacheUsage(
@@ -104,13 +117,13 @@ def usage(cache_dir: str | Path | None = None) -> CacheUsage:
 
 
 def clear(cache_dir: str | Path | None = None) -> int:
-    """Remove converted models and fingerprints; returns the bytes freed.
+    """Remove converted models, fingerprints and verdicts; returns the bytes freed.
 
     Downloads stay: other programs may share them. Must not run while a conversion does.
     """
     folder = cache_folder(cache_dir)
     freed = 0
-    for name in ("converted", "fingerprints"):
+    for name in ("converted", "fingerprints", "verdicts"):
         part = folder / name
         freed += sum(_size(path) for path in part.rglob("*") if path.is_file())
         try:
@@ -122,6 +135,18 @@ def clear(cache_dir: str | Path | None = None) -> int:
     return freed
 
 
+def remove(model: CachedModel) -> None:
+    """Remove one converted model. A process that has it loaded keeps what it has.
+
+    Raises CacheUnavailable.
+    """
+    try:
+        model.path.unlink(missing_ok=True)
+        model.path.with_suffix(".json").unlink(missing_ok=True)
+    except OSError as error:
+        raise CacheUnavailable(model.path, error.strerror or str(error)) from error
+
+
 def read_note(path: Path) -> dict[str, object]:
     """What was noted beside a converted file; empty if nothing can be read."""
     try:
@@ -129,6 +154,13 @@ def read_note(path: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return note if isinstance(note, dict) else {}
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:  # gone since it was listed
+        return 0.0
 
 
 def _size(path: Path) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -31,7 +31,10 @@ from mofa_gguf.host import (
     AsyncChatSession,
     AsyncLLMClient,
     ChatSession,
+    FallbackChain,
     LLMClient,
+    LLMRetryPolicy,
+    RetryingProvider,
     TokenBudgetConfig,
     ToolRoundsExceeded,
 )
@@ -335,6 +338,48 @@ class TestBudget:
         assert await session.force_compress() == 1
         await session.send("b")
         assert sent(provider) == ["b"]
+
+    async def test_turns_too_long_for_one_summary_are_summed_up_half_by_half(self) -> None:
+        provider = Small(45)
+        settings = {"token_budget": TokenBudgetConfig(use_llm_summarize=True)}
+        session = session_of(provider, **settings)
+        for n in range(2):
+            await session.send(f"{n} " + "x " * 5)  # repeated as the answer
+        provider.requests.clear()
+        provider._replies = iter(["First.", "Second.", "Done."])
+        session.with_token_budget(TokenBudgetConfig(target=0.1, use_llm_summarize=True))
+        await session.send("y " * 20)
+        too_long, first, second, asked = provider.requests
+        assert str(texts(too_long.messages)[1]).count("user:") == 2
+        assert str(texts(first.messages)[1]).count("user:") == 1
+        assert str(texts(second.messages)[1]).startswith("Before that: First.\nuser: 1")
+        assert texts(asked.messages)[0] == "[Earlier in this conversation: Second.]"
+
+    async def test_tokens_are_counted_and_summaries_made_by_the_model_that_is_asked(self) -> None:
+        class Several(Small):
+            counted_by: ClassVar[set[str]] = set()
+
+            def supports_model(self, model: str) -> bool:
+                return True
+
+            async def count_tokens(
+                self,
+                messages: Sequence[ChatMessage],
+                tools: Sequence[Tool] | None = None,
+                *,
+                model: str = "",
+            ) -> int:
+                self.counted_by.add(model)
+                return await super().count_tokens(messages, tools)
+
+        provider = Several(60)
+        budget = TokenBudgetConfig(use_llm_summarize=True)
+        chain = FallbackChain([RetryingProvider(provider, LLMRetryPolicy()), ScriptedProvider()])
+        session = AsyncLLMClient(chain).session(token_budget=budget, model="small")
+        await self.talk(session, 6)
+        await session.force_compress()
+        assert Several.counted_by == {"small"}
+        assert {request.model for request in provider.requests} == {"small"}
 
 
 class TestRecovery:

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from mofa_gguf import ChatCompletionRequest, ConfigError
-from mofa_gguf.provider.parameters import FALLBACK, Parameters, read_parameters, sampling_options
+from mofa_gguf.provider.parameters import (
+    EFFORT_BUDGETS,
+    FALLBACK,
+    Parameters,
+    read_parameters,
+    sampling_options,
+)
 
 
 def request(**values: Any) -> ChatCompletionRequest:
@@ -38,7 +44,11 @@ def test_every_parameter_reaches_the_sampler() -> None:
         "mirostat": 2,
         "mirostat_tau": 4.0,
         "mirostat_eta": 0.2,
+        "dry_sequence_breakers": ("\n", "|"),
+        "adaptive_target": 0.5,
+        "adaptive_decay": 0.75,
         "logit_bias": {5: -1.0},
+        "logit_bias_text": {"never": -2.0},
         "seed": 11,
         "min_keep": 2,
     }
@@ -67,6 +77,11 @@ def test_every_parameter_reaches_the_sampler() -> None:
         ("top_logprobs", 21),
         ("logit_bias", {"x": 1}),
         ("logit_bias", {"5": 1000}),
+        ("logit_bias_text", {"": 1}),
+        ("repeat_last_n", -2),
+        ("adaptive_decay", 1.0),
+        ("dry_sequence_breakers", [""]),
+        ("speculation", "draft-model"),
         ("stop", [""]),
         ("min_tokens", -1),
     ],
@@ -127,4 +142,43 @@ def test_logprobs_and_answer_limit_have_two_spellings() -> None:
 
 def test_template_arguments_are_collected() -> None:
     given = Parameters(enable_thinking=False, chat_template_kwargs={"tone": "dry"})
-    assert given.template_arguments == {"enable_thinking": False, "tone": "dry"}
+    assert given.template_arguments({"messages"}) == {"enable_thinking": False, "tone": "dry"}
+
+
+@pytest.mark.parametrize(
+    ("extra", "variables", "arguments", "budget"),
+    [
+        ({}, set(), {}, None),
+        ({"reasoning_budget": 7}, set(), {}, 7),
+        ({"reasoning_budget": -1, "reasoning_effort": "low"}, set(), None, None),
+        ({"reasoning_effort": "low"}, set(), None, EFFORT_BUDGETS["low"]),
+        ({"reasoning_effort": "low"}, {"reasoning_effort"}, {"reasoning_effort": "low"}, None),
+        ({"reasoning_effort": "xhigh"}, set(), None, None),
+        (
+            {"reasoning_effort": "none"},
+            {"enable_thinking"},
+            {"enable_thinking": False, "reasoning_effort": "none"},
+            0,
+        ),
+        ({"enable_thinking": True}, {"thinking"}, {"thinking": True}, None),
+        ({"enable_thinking": True}, {"thinking", "enable_thinking"}, None, None),
+        ({"documents": ["a"]}, {"documents"}, {"documents": ["a"]}, None),
+    ],
+)
+def test_what_a_request_says_about_reasoning_reaches_template_or_budget(
+    extra: dict[str, Any],
+    variables: set[str],
+    arguments: dict[str, Any] | None,
+    budget: int | None,
+) -> None:
+    given = read_parameters(ChatCompletionRequest(**extra))
+    if arguments is not None:
+        assert given.template_arguments(variables) == arguments
+    assert given.thinking_budget(variables) == budget
+
+
+def test_documents_that_nobody_would_read_are_refused() -> None:
+    given = read_parameters(ChatCompletionRequest(documents=["a"]))
+    with pytest.raises(ConfigError) as caught:
+        given.template_arguments({"messages"})
+    assert caught.value.field == "documents"

@@ -1,0 +1,355 @@
+"""The models of one provider: loaded when asked for, unloaded to make room or when their time ends.
+
+:mod:`mofa_gguf.provider.residency` decides; here are the threads, the timer and the models. Every
+model is found, loaded and unloaded on a thread of its own, so that none waits for another, and
+those threads are daemons: a process may end while a model loads.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+
+from mofa_gguf.engine.errors import EngineClosed, EngineError, OutOfMemory
+from mofa_gguf.engine.events import emit
+from mofa_gguf.provider.actions import Action, Admit, Find, Load, Refuse, Ticket, Unload
+from mofa_gguf.provider.background import Background
+from mofa_gguf.provider.errors import no_room_error
+from mofa_gguf.provider.footprint import auto_budget
+from mofa_gguf.provider.loaded import LoadedModel
+from mofa_gguf.provider.loader import FileLoader, Found, Loader
+from mofa_gguf.provider.residency import Residency, Stage
+from mofa_gguf.settings import GGUFConfig
+
+logger = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT_S = 10.0
+"""How long :meth:`ModelPool.close` waits for what cannot be stopped at once."""
+
+_open_pools: weakref.WeakSet[ModelPool] = weakref.WeakSet()
+
+
+class Use:
+    """One user's hold on a model, from asking for it until :meth:`release`.
+
+    ``future`` gives the model, or raises why there is none.
+    """
+
+    def __init__(self, pool: ModelPool, model: str) -> None:
+        self.future: Future[LoadedModel] = Future()
+        self.ticket = Ticket(model)
+        self._pool = pool
+
+    def release(self, *, keep_alive_s: float | None = None) -> None:
+        """Let go; may be called twice, and before the model was there."""
+        self._pool.release(self, keep_alive_s=keep_alive_s)
+
+
+class ModelPool:
+    """Holds the models. Every method may be called from any thread; close it when done.
+
+    Args:
+        configs: each model's options by its name.
+        budget_bytes: what they may take together; None takes most of what is free at the first
+            load, and then lets in a model that is larger than that if it is alone.
+        wait_s: how long a user waits for memory that models in use take.
+        loader: how they are found and loaded.
+    """
+
+    def __init__(
+        self,
+        configs: Mapping[str, GGUFConfig],
+        *,
+        budget_bytes: int | None,
+        wait_s: float,
+        loader: Loader | None = None,
+    ) -> None:
+        self._configs = dict(configs)
+        self._loader = loader or FileLoader()
+        self._residency = Residency(
+            {name: config.keep_alive for name, config in configs.items()},
+            budget_bytes=budget_bytes,
+            strict=budget_bytes is not None,
+            wait_s=wait_s,
+        )
+        self._changed = threading.Condition(threading.RLock())
+        self._uses: dict[Ticket, Use] = {}
+        self._found: dict[str, Found] = {}
+        self._models: dict[str, LoadedModel] = {}
+        self._failures: dict[str, Exception] = {}
+        self._background = Background()
+        self._clock_runs = False
+        self._settled: list[Callable[[], None]] = []
+        self._closed = False
+        self._pid = os.getpid()
+        _open_pools.add(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
+
+    @property
+    def budget_bytes(self) -> int | None:
+        """What the models may take together; None until an automatic one is known."""
+        return self._residency.budget_bytes
+
+    @property
+    def used_bytes(self) -> int:
+        """What those in memory are estimated to take."""
+        with self._changed:
+            return self._residency.used_bytes
+
+    def get(self, model: str) -> LoadedModel | None:
+        """The model, if it is loaded."""
+        return self._models.get(model)
+
+    def states(self) -> dict[str, tuple[Stage, int, int]]:
+        """Each model's stage, users and estimated bytes."""
+        with self._changed:
+            books = self._residency
+            return {n: (books.stage(n), books.n_users(n), books.n_bytes(n)) for n in self._configs}
+
+    def ask(self, model: str) -> Use:
+        """Begin to use a model, which loads it if need be; release it in any case.
+
+        Its future raises NotEnoughMemory, EngineClosed, or whatever finding or loading raises.
+        """
+        use = Use(self, model)
+        if os.getpid() != self._pid:
+            use.future.set_exception(
+                EngineClosed("the provider belongs to the process that made it, not to a fork")
+            )
+            return use
+        with self._changed:
+            if self._closed:
+                use.future.set_exception(EngineClosed("the provider is closed"))
+                return use
+            self._uses[use.ticket] = use
+            loaded = self._models.get(model)
+            if loaded is not None and loaded.engine.lost:
+                self._do(self._residency.send_away(model, time.monotonic()))
+            self._do(self._residency.ask(use.ticket, time.monotonic()))
+        self._settle()
+        return use
+
+    def release(self, use: Use, *, keep_alive_s: float | None = None) -> None:
+        """End a use; see :meth:`Use.release`."""
+        if os.getpid() != self._pid:
+            return
+        with self._changed:
+            if self._uses.pop(use.ticket, None) is None:
+                return
+            now = time.monotonic()
+            self._do(self._residency.leave(use.ticket, now, keep_alive_s=keep_alive_s))
+        self._settle()
+
+    def unload(self, model: str) -> Future[None]:
+        """Unload a model when those who use it now are done; the future tells when it is gone."""
+        gone: Future[None] = Future()
+        with self._changed:
+            self._do(self._residency.send_away(model, time.monotonic()))
+        self._settle()
+        self._background.start(partial(self._wait_until_gone, model, gone), f"wait-{model}")
+        return gone
+
+    def close(self, *, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Free every model and end whatever goes on; may be called twice.
+
+        What can only be stopped later (a conversion in the middle of a tensor) ends by itself;
+        this returns after ``timeout_s`` at the latest.
+        """
+        if os.getpid() != self._pid:
+            return
+        with self._changed:
+            if not self._closed:
+                self._closed = True
+                for use in self._uses.values():
+                    if not use.ticket.admitted:
+                        self._settled.append(partial(_fail, use.future, _closed_error()))
+                for name in list(self._models):
+                    self._background.start(partial(self._unload, name), f"unload-{name}")
+            self._changed.notify_all()
+        self._settle()
+        late = self._background.join(timeout_s)
+        if late:
+            logger.warning("closed while this still went on: %s", ", ".join(late))
+
+    def _check(self) -> None:
+        if self._closed:
+            raise _closed_error()
+
+    def _do(self, actions: Sequence[Action]) -> None:
+        """Start what was decided; call :meth:`_settle` once the lock is given back."""
+        if self._closed:
+            return
+        for action in actions:
+            if isinstance(action, Find):
+                self._background.start(partial(self._find, action.model), f"find-{action.model}")
+            elif isinstance(action, Load):
+                self._background.start(partial(self._load, action.model), f"load-{action.model}")
+            elif isinstance(action, Unload):
+                self._background.start(
+                    partial(self._unload, action.model), f"unload-{action.model}"
+                )
+            elif isinstance(action, Admit):
+                model = self._models[action.ticket.model]
+                future = self._uses[action.ticket].future
+                self._settled.append(partial(_give, future, model))
+            else:
+                self._refuse(action)
+        self._start_clock()
+        self._changed.notify_all()
+
+    def _refuse(self, action: Refuse) -> None:
+        use = self._uses.pop(action.ticket)
+        if action.no_room is not None:
+            error: Exception = no_room_error(action.no_room)
+        else:
+            error = self._failures[action.ticket.model]
+        self._settled.append(partial(_fail, use.future, error))
+
+    def _settle(self) -> None:
+        """Tell the users, without the lock: their callbacks may do anything."""
+        with self._changed:
+            settled, self._settled = self._settled, []
+        for tell in settled:
+            tell()
+
+    def _find(self, model: str) -> None:
+        config = self._configs[model]
+        try:
+            resolved = self._loader.find(config, self._check)
+            if self._residency.budget_bytes is None:
+                budget = auto_budget()
+                with self._changed:
+                    if self._residency.budget_bytes is None:
+                        self._residency.budget_bytes = budget
+            assert self._residency.budget_bytes is not None
+            measured = self._loader.measure(
+                config,
+                resolved,
+                budget_bytes=self._residency.budget_bytes,
+                n_models=len(self._configs),
+            )
+        except Exception as error:  # noqa: BLE001 - goes to those who wait for the model
+            self._fail(model, error)
+            return
+        with self._changed:
+            self._found[model] = Found(resolved, measured)
+            self._do(self._residency.found(model, measured.n_bytes, time.monotonic()))
+        self._settle()
+
+    def _load(self, model: str) -> None:
+        started = time.monotonic()
+        found = self._found[model]
+        try:
+            self._check()
+            loaded = self._loader.load(self._configs[model], found, self._check)
+        except Exception as error:  # noqa: BLE001 - goes to those who wait for the model
+            if not (isinstance(error, OutOfMemory) and self._try_again(model)):
+                self._fail(model, error)
+            return
+        with self._changed:
+            closed = self._closed
+            if not closed:
+                self._models[model] = loaded
+                self._do(self._residency.loaded(model, time.monotonic()))
+        self._settle()
+        if closed:
+            loaded.close()
+            return
+        emit(
+            logger,
+            "model.loaded",
+            model=model,
+            path=str(found.resolved.path),
+            n_bytes=found.footprint.n_bytes,
+            seconds=time.monotonic() - started,
+        )
+
+    def _try_again(self, model: str) -> bool:
+        """Once more without the models that nobody uses, where there are such."""
+        with self._changed:
+            actions = None if self._closed else self._residency.retry(model, time.monotonic())
+            self._do(actions or [])
+        self._settle()
+        return actions is not None
+
+    def _fail(self, model: str, error: Exception) -> None:
+        if not self._closed:
+            kind = type(error).__name__
+            emit(logger, "model.load_failed", model=model, error=kind, reason=str(error))
+        with self._changed:
+            self._failures[model] = error
+            if not self._closed:
+                self._do(self._residency.failed(model, time.monotonic()))
+        self._settle()
+
+    def _unload(self, model: str) -> None:
+        with self._changed:
+            loaded = self._models.pop(model, None)
+        if loaded is not None:
+            loaded.close()
+            emit(logger, "model.unloaded", model=model, n_bytes=self._residency.n_bytes(model))
+        with self._changed:
+            if not self._closed:
+                self._do(self._residency.unloaded(model, time.monotonic()))
+            self._changed.notify_all()
+        self._settle()
+
+    def _wait_until_gone(self, model: str, gone: Future[None]) -> None:
+        away = (Stage.ABSENT, Stage.FINDING, Stage.QUEUED)
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._residency.stage(model) in away)
+        if gone.set_running_or_notify_cancel():
+            gone.set_result(None)
+
+    def _start_clock(self) -> None:
+        """A thread that tells the residency of the time, once there is something to wait for."""
+        if not self._clock_runs and self._residency.next_event_s(time.monotonic()) is not None:
+            self._clock_runs = True
+            self._background.start(self._tick, "clock")
+
+    def _tick(self) -> None:
+        while self._sleep_until_event():
+            self._settle()
+
+    def _sleep_until_event(self) -> bool:
+        """Until the time of the next event, or something changes; False once the pool is closed."""
+        with self._changed:
+            now = time.monotonic()
+            event = self._residency.next_event_s(now)
+            if not self._closed:
+                self._changed.wait(None if event is None else max(0.0, event - now))
+            now = time.monotonic()
+            if event is not None and now >= event and not self.closed:
+                self._do(self._residency.passed(now))
+            return not self._closed
+
+
+def _give(future: Future[LoadedModel], model: LoadedModel) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_result(model)
+
+
+def _fail(future: Future[LoadedModel], error: Exception) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_exception(error)
+
+
+def _closed_error() -> EngineError:
+    return EngineClosed("the provider is closed")
+
+
+@atexit.register
+def _close_all() -> None:
+    for pool in list(_open_pools):
+        pool.close(timeout_s=2.0)
