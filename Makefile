@@ -7,6 +7,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
+# The plugins' own environment: mofa-core pins packages that mofa-gguf leaves open.
+PLUGINS := mofa-openai mofa-gguf-node
+PLUGINS_VENV := $(VENV)/plugins
+PLUGINS_BIN := $(CURDIR)/$(PLUGINS_VENV)/bin
+PLUGINS_STAMP := $(PLUGINS_VENV)/.installed
 
 # GCC 12 compiles llama.cpp's AMX kernels wrongly: they end the process. Without them the others
 # are used. Compilers and processors that do not know the flags are not given them.
@@ -15,11 +20,12 @@ NO_AMX := $(shell printf '' | $${CC:-cc} -mno-amx-tile -x c -E - >/dev/null 2>&1
 export CFLAGS := $(strip $(CFLAGS) $(NO_AMX))
 export CXXFLAGS := $(strip $(CXXFLAGS) $(NO_AMX))
 
-.PHONY: demo test lint format clean help
+.PHONY: demo test test-plugins lint format clean help
 
 help:
 	@echo "make demo    convert the bundled checkpoint and talk to it, in process"
 	@echo "make test    run the tests"
+	@echo "make test-plugins  run the plugins' tests, with mofa-core and dora"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make format  let ruff reformat the code"
 	@echo "make clean   remove the virtual environment"
@@ -44,6 +50,18 @@ demo: $(RUN_STAMP)
 
 test: $(TEST_STAMP)
 	$(BIN)/python -m pytest
+
+$(PLUGINS_STAMP): $(VENV)/pyvenv.cfg pyproject.toml $(PLUGINS:%=plugins/%/pyproject.toml)
+	@echo "Installing the plugins with mofa-core and dora into $(PLUGINS_VENV)"
+	$(BIN)/python -m venv $(PLUGINS_VENV)
+	$(PLUGINS_BIN)/python -m pip install --quiet --disable-pip-version-check --editable . \
+	  --editable 'plugins/mofa-openai[test]' --editable 'plugins/mofa-gguf-node[test,cli,mofa]'
+	@touch $@
+
+test-plugins: $(PLUGINS_STAMP)
+	set -e; for plugin in $(PLUGINS); do \
+	  (cd plugins/$$plugin && $(PLUGINS_BIN)/mypy && $(PLUGINS_BIN)/python -m pytest $(PLUGINS_PYTEST)); \
+	done
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff format --check .
