@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Verdict = Literal["ok", "note", "broken"]
 
+_OUR_KINDS = frozenset({"gguf", "llama-cpp", "gguf-local"})
+
 # Programs that come with a GPU's driver, and the option that builds llama.cpp for it.
 _GPU_PROGRAMS = {"nvidia-smi": "-DGGML_CUDA=on", "rocm-smi": "-DGGML_HIP=on"}
 
@@ -58,16 +60,17 @@ def examine(config: Path | None = None) -> list[Finding]:
 def machine() -> list[Finding]:
     """Python, system, cores and memory."""
     from mofa_gguf import __version__
-    from mofa_gguf.engine.devices import available_memory_bytes, default_threads
+    from mofa_gguf.engine.devices import default_threads, memory_and_limit
 
     version = ".".join(str(n) for n in sys.version_info[:3])
+    free, limit = memory_and_limit()
     return [
         Finding("mofa-gguf", "ok", f"{__version__} on Python {version}"),
         Finding(
             "machine",
             "ok",
             f"{platform.system()} {platform.machine()}, {default_threads()} cores to use, "
-            f"{size(available_memory_bytes())} of memory free",
+            f"{size(free)} of memory to take ({limit})",
         ),
     ]
 
@@ -77,6 +80,7 @@ def llama_cpp() -> list[Finding]:
     from importlib.metadata import PackageNotFoundError, version
 
     from mofa_gguf.engine.devices import gpus, has_amx_kernels, list_devices, system_info
+    from mofa_gguf.engine.rpc import has_rpc
 
     try:
         info = system_info()
@@ -100,6 +104,9 @@ def llama_cpp() -> list[Finding]:
                 "pip install --force-reinstall --no-cache-dir llama-cpp-python",
             )
         )
+    if has_rpc():
+        detail = "this build can use the devices of other machines (rpc_servers)"
+        findings.append(Finding("workers", "ok", detail))
     for device in graphics:
         memory = f"{size(device.free_bytes)} of {size(device.total_bytes)} free"
         findings.append(Finding("GPU", "ok", f"{device.name}: {device.description}, {memory}"))
@@ -188,8 +195,42 @@ def configuration(path: Path | None, registry: ProviderRegistry) -> list[Finding
     names = ", ".join(config.providers)
     findings = [Finding("config file", "ok", f"{file}: {names}")]
     for name, options in config.providers.items():
-        findings.append(provider(name, options, registry))
+        planned = plan(name, options) if options.provider in _OUR_KINDS else None
+        if planned is not None:
+            findings.append(planned)
+        # What does not fit would only be refused.
+        if planned is None or planned.verdict != "broken":
+            findings.append(provider(name, options, registry))
     return findings
+
+
+def plan(name: str, options: LLMConfig) -> Finding | None:
+    """Whether the model of one of our own providers fits; None if that can't be told.
+
+    What else is wrong with it, loading it will say.
+    """
+    from mofa_gguf.cli.planning import plan_for
+    from mofa_gguf.contract import LLMError
+    from mofa_gguf.convert.errors import ConversionError
+    from mofa_gguf.engine.errors import EngineError
+    from mofa_gguf.settings import GGUFConfig
+    from mofa_gguf.store.errors import StoreError
+
+    try:
+        config = GGUFConfig.from_options(options.options(), options.base_dir)
+        load = plan_for(config)
+    except (LLMError, EngineError, StoreError, ConversionError):
+        return None
+    what, planned = f"plan for {name!r}", load.plan
+    if planned.problem is not None:
+        advice = "; ".join(planned.remedies) or "free memory, or choose a smaller model"
+        return Finding(what, "broken", f"{planned.problem} ({load.limit})", advice)
+    shares = (planned.host, *planned.devices)
+    takes = ", ".join(f"{size(s.n_bytes)} of {size(s.available)} on {s.device}" for s in shares)
+    detail = f"{takes}; {planned.n_ctx} tokens of context"
+    if planned.devices:
+        detail += f", {planned.n_gpu_layers} of {planned.n_total} layers offloaded"
+    return Finding(what, "ok", detail)
 
 
 def provider(name: str, options: LLMConfig, registry: ProviderRegistry) -> Finding:

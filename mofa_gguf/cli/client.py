@@ -55,17 +55,22 @@ class Choice:
 
 
 def open_client(choice: Choice) -> LLMClient:
-    """A client for the chosen model; converting or downloading it first shows progress.
+    """A client for the chosen model; see :func:`open_provider`."""
+    from mofa_gguf.host import LLMClient
+
+    return LLMClient(open_provider(choice))
+
+
+def open_provider(choice: Choice) -> LLMProvider:
+    """The provider of the chosen model; converting or downloading it first shows progress.
 
     Raises CommandError when the command line contradicts itself, and the errors of the rooms below.
     """
-    from mofa_gguf.host import LLMClient
-
     if choice.model is None:
-        return LLMClient(_configured(choice))
+        return _configured(choice)
     if choice.config is not None or choice.provider is not None:
         raise CommandError("name either a model, or a config file and its provider, not both")
-    return LLMClient(_named(choice.model, choice))
+    return _named(choice.model, choice)
 
 
 def _configured(choice: Choice) -> LLMProvider:
@@ -78,10 +83,24 @@ def _configured(choice: Choice) -> LLMProvider:
         )
     provider = load_provider(choice.config, name=choice.provider)
     # Another kind of provider has not imported ours, and has nothing to prepare.
-    ours = sys.modules.get("mofa_gguf.provider")
-    if ours is not None and isinstance(provider, ours.GGUFProvider):
-        _prepare(provider.config)
+    ours, first = sys.modules.get("mofa_gguf.provider"), _first_asked(provider)
+    if ours is not None and isinstance(first, ours.GGUFProvider):
+        config: GGUFConfig = first.config
+        _prepare(config.each().get(config.model, config))
     return provider
+
+
+def _first_asked(provider: LLMProvider) -> LLMProvider:
+    """The provider that a request reaches first: behind retries, at the head of a chain."""
+    from mofa_gguf.host import FallbackChain, RetryingProvider
+
+    while True:
+        if isinstance(provider, RetryingProvider):
+            provider = provider.provider
+        elif isinstance(provider, FallbackChain):
+            provider = provider.providers[0]
+        else:
+            return provider
 
 
 def _named(model: str, choice: Choice) -> LLMProvider:

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from mofa_gguf.cli.type_options import (
+    ContextSize,
+    EmbeddingType,
+    Imatrix,
+    OutputType,
+    Pure,
+    SplitMaxSize,
+    TensorTypes,
+)
+
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mofa_gguf.convert import ConversionReport
+    from mofa_gguf.convert import ConversionReport, MemoryEstimate
 
 NAME = "convert"
+
+
+class Verify(str, Enum):
+    """How much a written file is checked."""
+
+    quick = "quick"
+    deep = "deep"
 
 
 def _list(wanted: bool) -> None:
     """Print what can be converted, and stop."""
     if not wanted:
         return
-    from mofa_gguf.cli.output import columns_table, console, show
-    from mofa_gguf.convert import architectures
+    from mofa_gguf.cli.output import columns_table, console, show, unlogged
+    from mofa_gguf.convert.plugins import supported
 
-    table = columns_table('"architectures" in config.json', "in llama.cpp")
-    for name, architecture in architectures().items():
-        table.add_row(name, architecture)
+    table = columns_table('"architectures" in config.json', "in llama.cpp", "from")
+    with unlogged("mofa_gguf.convert.plugins"):
+        entries, problems = supported()
+    for entry in entries:
+        table.add_row(entry.name, entry.architecture, entry.source)
     show(console(), table)
+    for problem in problems:
+        typer.secho(f"problem: {problem}", err=True, fg=typer.colors.YELLOW)
     raise typer.Exit
 
 
@@ -38,12 +60,32 @@ def run(
         typer.Option("--output", "-o", metavar="FILE", help="Default: ./<SOURCE>-<TYPE>.gguf."),
     ] = None,
     quantization: Annotated[
-        str,
-        typer.Option("--quantization", "-q", metavar="TYPE", help="F16, Q8_0, Q4_K_M, ..."),
-    ] = "Q4_K_M",
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--quantization",
+            "-q",
+            metavar="TYPE",
+            help="F16, Q8_0, Q4_K_M, ... Default: Q4_K_M; F32 for adapters.",
+        ),
+    ] = None,
+    base: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--base",
+            metavar="CHECKPOINT",
+            help="SOURCE is a LoRA adapter (PEFT) for this checkpoint.",
+        ),
+    ] = None,
+    tensor_type: TensorTypes = None,
+    output_type: OutputType = None,
+    embedding_type: EmbeddingType = None,
+    pure: Pure = False,
+    imatrix: Imatrix = None,
+    split_max_size: SplitMaxSize = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what would be written.")
     ] = False,
+    n_ctx: ContextSize = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     threads: Annotated[
         Optional[int],  # noqa: UP045
@@ -52,6 +94,17 @@ def run(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not reload and check the result.")
     ] = False,
+    verify: Annotated[
+        Verify,
+        typer.Option(
+            "--verify",
+            help="deep: compare the result's predictions with those of the F32 weights.",
+        ),
+    ] = Verify.quick,
+    verify_text: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--verify-text", metavar="FILE", help="The text for --verify deep."),
+    ] = None,
     allow_tokenizer_mismatch: Annotated[
         bool,
         typer.Option(
@@ -70,22 +123,40 @@ def run(
     """Convert a safetensors checkpoint to a quantized GGUF file."""
     from mofa_gguf.cli.output import print_json
     from mofa_gguf.cli.progress import progress_view
-    from mofa_gguf.convert import convert
+    from mofa_gguf.convert import convert, convert_adapter
     from mofa_gguf.store import locate
 
     with progress_view(quiet=json) as progress:
-        folder = locate(source, progress=progress)
-        report = convert(
-            folder,
-            output,
-            quantization,
-            force=force,
-            threads=threads,
-            verify=not no_verify,
-            dry_run=dry_run,
-            allow_tokenizer_mismatch=allow_tokenizer_mismatch,
-            progress=None if dry_run else progress,
-        )
+        if base is not None:
+            report = convert_adapter(
+                source,
+                locate(base, progress=progress),
+                output,
+                quantization or "F32",
+                force=force,
+                verify=not no_verify,
+                dry_run=dry_run,
+            )
+        else:
+            report = convert(
+                locate(source, progress=progress),
+                output,
+                quantization or "Q4_K_M",
+                tensor_types=tensor_type or (),
+                output_type=output_type,
+                embedding_type=embedding_type,
+                pure=pure,
+                imatrix=imatrix,
+                split_max_size=split_max_size,
+                n_ctx=n_ctx,
+                force=force,
+                threads=threads,
+                verify="deep" if verify is Verify.deep or verify_text else not no_verify,
+                verify_text=verify_text,
+                dry_run=dry_run,
+                allow_tokenizer_mismatch=allow_tokenizer_mismatch,
+                progress=None if dry_run else progress,
+            )
     if json:
         print_json(report.to_dict())
     else:
@@ -102,7 +173,7 @@ def show_report(report: ConversionReport) -> None:
         out.print()
     seconds = sum(report.seconds.values())
     facts = [
-        ("output", f"{report.output}{' (not written: dry run)' if report.dry_run else ''}"),
+        ("output", shown_output(report)),
         ("architecture", f"{report.architecture} ({report.family})"),
         ("parameters", count(report.n_parameters)),
         ("quantization", f"{report.quantization}, {report.bits_per_weight:.2f} bits a weight"),
@@ -110,6 +181,8 @@ def show_report(report: ConversionReport) -> None:
         ("tensors", type_counts(report)),
         ("pre-tokenizer", str(report.pre_tokenizer or "none")),
     ]
+    if report.dry_run and report.memory is not None:
+        facts.append(("memory to run it", shown_memory(report.memory)))
     if not report.dry_run:
         speed = f", {size(report.n_bytes_in / seconds)}/s" if seconds else ""
         facts.append(("time", f"{seconds:.1f} s{speed}"))
@@ -118,6 +191,23 @@ def show_report(report: ConversionReport) -> None:
         facts.append((f"check: {check.name}", f"{verdict}, {check.detail}"))
     facts += [("warning", warning) for warning in report.warnings]
     show(out, facts_table(facts))
+
+
+def shown_output(report: ConversionReport) -> str:
+    """The file, or the first one and how many there are."""
+    parts = f" and {report.n_files - 1} more" if report.n_files > 1 else ""
+    return f"{report.output}{parts}{' (not written: dry run)' if report.dry_run else ''}"
+
+
+def shown_memory(memory: MemoryEstimate) -> str:
+    """The sum and what it is made of."""
+    from mofa_gguf.cli.output import size
+
+    return (
+        f"about {size(memory.n_bytes)} with {memory.n_ctx} tokens of context: weights "
+        f"{size(memory.weights)}, KV cache {size(memory.kv_cache)}, buffers and program "
+        f"{size(memory.allowance)}"
+    )
 
 
 def type_counts(report: ConversionReport) -> str:

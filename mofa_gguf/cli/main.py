@@ -15,14 +15,19 @@ from typer.core import TyperGroup
 
 from mofa_gguf.cli import (
     ask,
+    cache,
     chat,
     convert,
     demo,
     doctor,
     embed,
     inspect,
+    plan,
     providers,
     pull,
+    quantize,
+    serve,
+    worker,
 )
 from mofa_gguf.cli.errors import reported
 
@@ -68,7 +73,22 @@ def _options(
     set_up_logging(verbose=verbose)
 
 
-for _module in (demo, convert, chat, ask, embed, inspect, pull, providers, doctor):
+for _module in (
+    demo,
+    convert,
+    quantize,
+    chat,
+    ask,
+    serve,
+    embed,
+    inspect,
+    plan,
+    pull,
+    cache,
+    providers,
+    doctor,
+    worker,
+):
     app.command(_module.NAME)(_module.run)
 
 

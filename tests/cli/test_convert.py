@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, install_plugin
 from tests.cli.tiny_checkpoint import write_tiny_checkpoint
 from tests.support.tiny_gguf import write_tiny_llama
 
@@ -54,15 +54,58 @@ def test_a_dry_run_lists_every_tensor_and_writes_nothing(run: Run, checkpoint: P
 def test_the_architectures_are_listed_without_a_source(run: Run) -> None:
     result = run("convert", "--list")
     assert (result.code, result.err) == (0, "")
-    listed = dict(line.split() for line in result.out.splitlines() if "For" in line)
-    assert listed["LlamaForCausalLM"] == listed["MistralForCausalLM"] == "llama"
-    assert listed["PhiForCausalLM"] == "phi2"
+    rows = [line.split() for line in result.out.splitlines() if "For" in line]
+    listed = {name: (architecture, source) for name, architecture, source in rows}
+    assert listed["LlamaForCausalLM"] == listed["MistralForCausalLM"] == ("llama", "mofa-gguf")
+    assert listed["PhiForCausalLM"] == ("phi2", "mofa-gguf")
     assert list(listed) == sorted(listed)
+
+
+def test_a_broken_plugin_is_named_beside_the_list(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = install_plugin(tmp_path / "site", module="broken_families", source="1 / 0")
+    monkeypatch.syspath_prepend(str(site))
+    result = run("convert", "--list")
+    assert result.code == 0
+    assert "LlamaForCausalLM" in result.out
+    assert "broken-families 1.2: ZeroDivisionError" in result.err
 
 
 def test_without_verification_there_are_no_checks(run: Run, checkpoint: Path) -> None:
     result = run("convert", checkpoint, "-q", "Q8_0", "--no-verify", "--json")
     assert json.loads(result.out)["checks"] == []
+
+
+def test_a_deep_verification_compares_with_the_f32_weights(run: Run, checkpoint: Path) -> None:
+    Path("text.txt").write_text("Some text to predict, letter by letter.")
+    options = ["-q", "Q8_0", "--threads", "1", "--verify", "deep", "--verify-text", "text.txt"]
+    report = json.loads(run("convert", checkpoint, "--json", *options).out)
+    assert report["comparison"]["n_tokens"] == 38
+    assert report["comparison"]["perplexity_ratio"] == pytest.approx(1, abs=0.1)
+    shown = " ".join(run("convert", checkpoint, "--force", *options).out.split())
+    assert "check: comparison with F32 passed, KL divergence" in shown
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["text.txt", "tiny-Q8_0.gguf"]
+    result = run("convert", checkpoint, "--force", *options[:-1], "no.txt")
+    assert result.code == 1
+    assert "no.txt: cannot be read" in result.err
+    assert run("convert", checkpoint, "--verify", "deeper").code == 2
+
+
+def test_an_adapter_is_converted_for_its_base(run: Run) -> None:
+    data = Path(__file__).resolve().parents[1] / "data"
+    adapter, base = data / "adapters" / "llama", data / "parity" / "llama"
+    result = run("convert", adapter, "--base", base)
+    assert result.code == 0, result.err
+    assert Path("llama-lora-F32.gguf").read_bytes()[:4] == b"GGUF"
+    assert "LoRA of LlamaForCausalLM" in result.out
+    report = json.loads(run("convert", adapter, "--base", base, "-q", "F16", "--json").out)
+    assert report["quantization"] == "F16"
+    wrong = run("convert", adapter, "--base", data / "parity" / "qwen3", "--force")
+    assert wrong.code == 1
+    assert len(wrong.err.strip().splitlines()) == 1
+    without = run("convert", adapter)
+    assert "convert it for its base model (--base CHECKPOINT)" in without.err
 
 
 def test_an_existing_file_is_replaced_only_when_told_to(run: Run, checkpoint: Path) -> None:

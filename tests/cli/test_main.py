@@ -10,7 +10,18 @@ import pytest
 
 from tests.cli.conftest import Run
 
-COMMANDS = ("demo", "convert", "chat", "ask", "embed", "inspect", "pull", "providers", "doctor")
+COMMANDS = (
+    "demo",
+    "convert",
+    "quantize",
+    "chat",
+    "ask",
+    "embed",
+    "inspect",
+    "pull",
+    "providers",
+    "doctor",
+)
 
 
 def command(*arguments: str) -> list[str]:

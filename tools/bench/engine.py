@@ -1,188 +1,153 @@
 """The engine against its peers on one machine, in one run.
 
-    python -m tools.bench.engine --server /path/to/llama-server [--output FOLDER]
+    python -m tools.bench.engine --server llama-server --llama-bench llama-bench \\
+        --xllamacpp PYTHON --output FOLDER
 
 Makes its own checkpoint (0.4 B parameters, Q4_0, random weights) and runs each workload with every
-contender in turn, several times, alternating; reported are medians and their ratios. Without
-``--server`` llama.cpp's server is left out. Build it from the same source as the library:
+contender in turn, several times, alternating; reported are medians and their ratios. Each
+contender has a process of its own. Those whose option is left out are left out. Build llama.cpp's
+tools from the same source as the library:
 
     cmake -B build -DLLAMA_CURL=OFF && cmake --build build --target llama-server llama-bench
+
+``--xllamacpp`` is a Python with the package xllamacpp, whose wheel brings a llama.cpp of its own.
+The picture needs matplotlib.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import statistics
+import subprocess
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from tools.bench.model import Shape, write_model
-from tools.bench.roads import LockedLlama, Ours, Outcome, Road, Server
+from tools.bench.remote import RemoteRoad, Result
+from tools.bench.roads import LockedLlama, Ours, Server, XLlamaCpp
+from tools.bench.workloads import WORKLOADS
 
 N_THREADS = 2
-SHAPE = Shape()
-FIRST_WORD, LAST_WORD = 300, SHAPE.n_vocab
+N_CTX, N_PARALLEL = 16384, 16
+ONE_STREAM = "a one stream"
 
 
-@dataclass
-class Result:
-    """One workload on one road, once."""
-
-    workload: str
-    road: str
-    wall_s: float
-    n_answer: int
-    n_prompt_computed: int
-    first_token_s: float
-
-
-def text(rng: random.Random, n_tokens: int) -> list[int]:
-    """Random words that occur nowhere else."""
-    return [1, *(rng.randrange(FIRST_WORD, LAST_WORD) for _ in range(n_tokens - 1))]
-
-
-def at_once(
-    road: Road, prompts: Sequence[Sequence[int]], n_answer: int
-) -> tuple[float, list[Outcome]]:
-    """All prompts at the same time, each from a thread of its own."""
-    outcomes: list[Outcome | None] = [None] * len(prompts)
-
-    def one(i: int) -> None:
-        outcomes[i] = road.complete(prompts[i], n_answer)
-
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(prompts))]
-    started = time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return time.monotonic() - started, [o for o in outcomes if o is not None]
-
-
-def one_stream(road: Road, rng: random.Random) -> tuple[float, list[Outcome]]:
-    """a. One stream of 64 tokens after a short prompt."""
-    return at_once(road, [text(rng, 16)], 64)
-
-
-def agents(road: Road, rng: random.Random) -> tuple[float, list[Outcome]]:
-    """b. Eight agents with one system prompt of 512 tokens, 32-token questions and answers."""
-    system = text(rng, 512)
-    return at_once(road, [[*system, *text(rng, 33)[1:]] for _ in range(8)], 32)
-
-
-def conversations(road: Road, rng: random.Random) -> tuple[float, list[Outcome]]:
-    """c. Four agents, four turns each, interleaved: 64 new tokens and 32 answered a turn."""
-    told = [text(rng, 128) for _ in range(4)]
-    wall, outcomes = 0.0, []
-    for _ in range(4):
-        prompts = [[*history, *text(rng, 65)[1:]] for history in told]
-        seconds, answers = at_once(road, prompts, 32)
-        wall += seconds
-        outcomes += answers
-        told = [[*p, *a.tokens] for p, a in zip(prompts, answers, strict=True)]
-    return wall, outcomes
-
-
-def short_prompt(road: Road, rng: random.Random) -> tuple[float, list[Outcome]]:
-    """d. Time to the first token of a short prompt."""
-    return at_once(road, [text(rng, 16)], 1)
-
-
-def streams(n: int) -> Callable[[Road, random.Random], tuple[float, list[Outcome]]]:
-    """e. ``n`` streams of 32 tokens after prompts of 32 tokens."""
-
-    def run(road: Road, rng: random.Random) -> tuple[float, list[Outcome]]:
-        return at_once(road, [text(rng, 32) for _ in range(n)], 32)
-
-    return run
-
-
-WORKLOADS: dict[str, Callable[[Road, random.Random], tuple[float, list[Outcome]]]] = {
-    "a one stream": one_stream,
-    "b 8 agents, one system prompt": agents,
-    "c 4 agents, 4 turns": conversations,
-    "d first token": short_prompt,
-    **{f"e {n} streams": streams(n) for n in (1, 2, 4, 8, 16)},
-}
-
-
-def measure(roads: Sequence[Road], chosen: Sequence[str], repeats: int) -> list[Result]:
+def measure(
+    roads: Sequence[RemoteRoad], chosen: Sequence[str], repeats: int, bench: LlamaBench | None
+) -> list[Result]:
     """Every workload on every road, alternating."""
     results = []
     for name in chosen:
         for repeat in range(repeats):
-            for road in roads:
-                rng = random.Random(f"{name} {repeat}")
-                wall, outcomes = WORKLOADS[name](road, rng)
-                result = Result(
-                    workload=name,
-                    road=road.name,
-                    wall_s=wall,
-                    n_answer=sum(o.n_tokens for o in outcomes),
-                    n_prompt_computed=sum(o.n_prompt_computed for o in outcomes),
-                    first_token_s=statistics.median(o.first_token_s for o in outcomes),
-                )
+            row = [road.run(name, repeat) for road in roads]
+            if name == ONE_STREAM and bench is not None:
+                row.append(bench.run())
+            for result in row:
                 print(result, flush=True)
-                results.append(result)
+            results += row
     return results
+
+
+class LlamaBench:
+    """llama.cpp's own measure of decoding: 64 tokens, behind nothing."""
+
+    name = "llama-bench"
+
+    def __init__(self, binary: Path, model: Path) -> None:
+        self._command = [str(binary), "-m", str(model), "-t", str(N_THREADS)]
+        self._command += ["-p", "0", "-n", "64", "-r", "1", "-o", "json"]
+
+    def run(self) -> Result:
+        """One measurement; its clock starts with the first token."""
+        done = subprocess.run(self._command, capture_output=True, check=True, text=True)
+        (row,) = json.loads(done.stdout)
+        seconds = row["avg_ns"] / 1e9
+        return Result(ONE_STREAM, self.name, seconds, 65, 0, 0.0, 0.0)
 
 
 def table(results: Sequence[Result]) -> str:
     """A Markdown table of medians, with the ratio of our wall time to each road's."""
     lines = [
-        "| workload | road | wall s | ours / it | tokens/s | first token s | prompt tokens |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| workload | road | wall s | ours / it | tokens/s | first token s | prompt tokens | MB |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for workload in dict.fromkeys(r.workload for r in results):
-        rows = [r for r in results if r.workload == workload]
-        walls = {
-            road: statistics.median(r.wall_s for r in rows if r.road == road)
-            for road in dict.fromkeys(r.road for r in rows)
-        }
-        for road, wall in walls.items():
+        rows = [r for r in results if r.workload == workload and r.road != LlamaBench.name]
+        ours = median(r.wall_s for r in rows if r.road == Ours.name)
+        for road in dict.fromkeys(r.road for r in rows):
             own = [r for r in rows if r.road == road]
-            first = statistics.median(r.first_token_s for r in own)
+            wall, first = median(r.wall_s for r in own), median(r.first_token_s for r in own)
             lines.append(
-                f"| {workload} | {road} | {wall:.2f} | {walls[Ours.name] / wall:.2f} "
-                f"| {own[0].n_answer / wall:.1f} | {first:.3f} | {own[0].n_prompt_computed} |"
+                f"| {workload} | {road} | {wall:.2f} | {ours / wall:.2f} "
+                f"| {own[0].n_answer / wall:.1f} | {first:.3f} | {own[0].n_prompt_computed} "
+                f"| {median(r.resident_mb for r in own):.0f} |"
             )
+    return "\n".join(lines) + "\n" + decode_speeds(results)
+
+
+def decode_speeds(results: Sequence[Result]) -> str:
+    """One stream's speed behind the first token, each road's, and what of llama-bench's it is."""
+    rows = [r for r in results if r.workload == ONE_STREAM]
+    speeds = {
+        road: median(r.decode_tokens_per_s for r in rows if r.road == road)
+        for road in dict.fromkeys(r.road for r in rows)
+    }
+    if LlamaBench.name not in speeds:
+        return ""
+    lines = ["", "| one stream | decode tokens/s | of llama-bench |", "| --- | ---: | ---: |"]
+    best = speeds[LlamaBench.name]
+    lines += [f"| {road} | {speed:.1f} | {speed / best:.3f} |" for road, speed in speeds.items()]
     return "\n".join(lines) + "\n"
+
+
+def median(values: Iterable[float]) -> float:
+    """The median, of at least one value."""
+    return statistics.median(values)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--server", type=Path, help="a llama-server of the same version")
+    parser.add_argument("--llama-bench", type=Path, help="a llama-bench of the same version")
+    parser.add_argument("--xllamacpp", type=Path, help="a Python that has xllamacpp")
     parser.add_argument("--model", type=Path, help="where to keep the checkpoint")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[], help="beginnings of workload names")
-    parser.add_argument("--output", type=Path, help="folder for results.json and table.md")
+    parser.add_argument("--output", type=Path, help="folder for engine.json and engine.svg")
     arguments = parser.parse_args()
     chosen = [w for w in WORKLOADS if not arguments.only or w.startswith(tuple(arguments.only))]
     with tempfile.TemporaryDirectory() as scratch:
         model = arguments.model or Path(scratch) / "bench.gguf"
         if not model.exists():
-            write_model(model, SHAPE)
-        common = {"n_ctx": 16384, "n_parallel": 16, "n_threads": N_THREADS}
-        roads: list[Road] = [Ours(model, **common), LockedLlama(model, **common)]
-        if arguments.server:
-            roads.append(Server(model, **common, binary=arguments.server))
+            write_model(model, Shape())
+        common = {"n_ctx": N_CTX, "n_parallel": N_PARALLEL, "n_threads": N_THREADS, "model": model}
+        bench = LlamaBench(arguments.llama_bench, model) if arguments.llama_bench else None
+        roads = [RemoteRoad(Ours, **common), RemoteRoad(LockedLlama, **common)]
+        for make, binary in ((Server, arguments.server), (XLlamaCpp, arguments.xllamacpp)):
+            if binary:
+                roads.append(RemoteRoad(make, **common, binary=binary))
         try:
-            results = measure(roads, chosen, arguments.repeats)
+            results = measure(roads, chosen, arguments.repeats, bench)
         finally:
             for road in roads:
                 road.close()
     print(table(results))
     if arguments.output:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        rows = json.dumps([asdict(r) for r in results], indent=1)
-        (arguments.output / "results.json").write_text(rows)
-        (arguments.output / "table.md").write_text(table(results))
+        save(results, arguments.output)
+
+
+def save(results: Sequence[Result], folder: Path) -> None:
+    """Write the figures and, where the streams were measured, their picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = json.dumps([asdict(r) for r in results], indent=1)
+    (folder / "engine.json").write_text(rows + "\n")
+    if any(r.workload.startswith("e ") for r in results):
+        from tools.bench.picture import draw_streams
+
+        draw_streams(results, folder / "engine.svg")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,13 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-Q4_0_BLOCK = 32
+BLOCK = 32
+# Bytes of a block's values behind its scale, and the file type's number.
+TYPES = {
+    "Q4_0": (16, gguf.LlamaFileType.MOSTLY_Q4_0),
+    "Q8_0": (32, gguf.LlamaFileType.MOSTLY_Q8_0),
+    "F16": (0, gguf.LlamaFileType.MOSTLY_F16),
+}
 
 
 @dataclass(frozen=True)
@@ -22,23 +28,28 @@ class Shape:
     n_ff: int = 4096
     n_vocab: int = 32000
     n_ctx: int = 8192
+    type: str = "Q4_0"
+    """Of the matrices: a key of ``TYPES``."""
 
 
 def write_model(path: Path, shape: Shape | None = None) -> Path:
-    """Write the model in Q4_0 (norms in F32). The blocks are random: only their size matters."""
+    """Write the model (norms in F32). The values are random: only their size matters."""
     shape = shape or Shape()
     random = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
     _add_metadata(writer, shape)
 
     def matrix(name: str, rows: int, columns: int) -> None:
-        n_blocks = columns // Q4_0_BLOCK
-        data = random.integers(0, 256, (rows, n_blocks, 18), dtype=np.uint8)
-        scale = np.full((rows, n_blocks, 1), 0.25 / np.sqrt(columns), np.float16)
+        if shape.type == "F16":
+            values = random.standard_normal((rows, columns), np.float32) / np.sqrt(columns)
+            writer.add_tensor(name, values.astype(np.float16))
+            return
+        n_blocks, n_bytes = columns // BLOCK, TYPES[shape.type][0] + 2
+        data = random.integers(0, 256, (rows, n_blocks, n_bytes), dtype=np.uint8)
+        scale = np.full((rows, n_blocks, 1), 4 / 2 ** (n_bytes // 4) / np.sqrt(columns), np.float16)
         data[:, :, :2] = scale.view(np.uint8)
-        writer.add_tensor(
-            name, data.reshape(rows, n_blocks * 18), raw_dtype=gguf.GGMLQuantizationType.Q4_0
-        )
+        kind = gguf.GGMLQuantizationType[shape.type]
+        writer.add_tensor(name, data.reshape(rows, n_blocks * n_bytes), raw_dtype=kind)
 
     def norm(name: str) -> None:
         writer.add_tensor(name, np.ones(shape.n_embd, np.float32))
@@ -73,7 +84,7 @@ def _add_metadata(writer: gguf.GGUFWriter, shape: Shape) -> None:
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(shape.n_embd // shape.n_heads)
     writer.add_vocab_size(shape.n_vocab)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_0)
+    writer.add_file_type(TYPES[shape.type][1])
     writer.add_tokenizer_model("llama")
     special = ["<unk>", "<s>", "</s>"]
     letters = [f"<0x{b:02X}>" for b in range(256)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import threading
@@ -31,6 +33,10 @@ class Road(Protocol):
 
     name: str
 
+    @property
+    def n_bytes(self) -> int:
+        """Resident memory of the process that holds the model."""
+
     def complete(self, tokens: Sequence[int], n_answer: int) -> Outcome:
         """Greedy, exactly ``n_answer`` tokens. May be called from several threads."""
 
@@ -47,9 +53,15 @@ class Ours:
         from mofa_gguf.engine.engine import Engine
         from mofa_gguf.engine.options import EngineOptions
 
-        self.engine = Engine.load(
-            model, EngineOptions(n_ctx=n_ctx, max_parallel=n_parallel, n_threads=n_threads)
+        # Nothing guessed ahead: random weights repeat themselves, which would flatter it.
+        options = EngineOptions(
+            n_ctx=n_ctx, max_parallel=n_parallel, n_threads=n_threads, speculation="off"
         )
+        self.engine = Engine.load(model, options)
+
+    @property
+    def n_bytes(self) -> int:
+        return resident(os.getpid())
 
     def complete(self, tokens: Sequence[int], n_answer: int) -> Outcome:
         from mofa_gguf.engine.request import GenerationRequest, TextEvent
@@ -86,6 +98,10 @@ class LockedLlama:
         )
         self._lock = threading.Lock()
 
+    @property
+    def n_bytes(self) -> int:
+        return resident(os.getpid())
+
     def complete(self, tokens: Sequence[int], n_answer: int) -> Outcome:
         started = time.monotonic()
         first = 0.0
@@ -117,17 +133,21 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
-        command = [str(binary), "-m", str(model), "-c", str(n_ctx), "-np", str(n_parallel)]
-        command += ["-t", str(n_threads), "--host", "127.0.0.1", "--port", str(self._port)]
+        command = self._command(binary, model, n_ctx, n_parallel, n_threads)
         self._process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         self._wait_until_ready()
 
+    def _command(
+        self, binary: Path, model: Path, n_ctx: int, n_parallel: int, n_threads: int
+    ) -> list[str]:
+        command = [str(binary), "-m", str(model), "-c", str(n_ctx), "-np", str(n_parallel)]
+        return [*command, "-t", str(n_threads), "--host", "127.0.0.1", "--port", str(self._port)]
+
     @property
     def n_bytes(self) -> int:
-        """Resident memory of the server."""
-        return int(psutil.Process(self._process.pid).memory_info().rss)
+        return resident(self._process.pid)
 
     def complete(self, tokens: Sequence[int], n_answer: int) -> Outcome:
         body = {
@@ -159,8 +179,12 @@ class Server:
         return Outcome(len(answer), first, computed, answer)
 
     def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(30)
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _wait_until_ready(self) -> None:
         for _ in range(600):
@@ -172,3 +196,36 @@ class Server:
                 pass
             time.sleep(0.1)
         raise RuntimeError("llama-server did not come up")
+
+
+_XLLAMACPP = """
+import signal, sys
+import xllamacpp
+model, port, n_ctx, n_parallel, n_threads = sys.argv[1:]
+params = xllamacpp.CommonParams()
+params.model.path, params.port = model, int(port)
+params.n_ctx, params.n_parallel = int(n_ctx), int(n_parallel)
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(n_threads)
+server = xllamacpp.Server(params)
+signal.pause()
+"""
+
+
+class XLlamaCpp(Server):
+    """xllamacpp: llama.cpp's server inside a Python process, here reached at its loopback port.
+
+    ``binary`` is a Python that has it installed: its wheel comes with a llama.cpp of its own.
+    """
+
+    name = "xllamacpp"
+
+    def _command(
+        self, binary: Path, model: Path, n_ctx: int, n_parallel: int, n_threads: int
+    ) -> list[str]:
+        numbers = map(str, (self._port, n_ctx, n_parallel, n_threads))
+        return [str(binary), "-c", _XLLAMACPP, str(model), *numbers]
+
+
+def resident(pid: int) -> int:
+    """Resident memory of a process, in bytes."""
+    return int(psutil.Process(pid).memory_info().rss)

@@ -98,6 +98,7 @@ class Client:
             stop=chance.choice([(), ("ab",)]),
             deadline_s=chance.choice([None, None, 0.001]),
             priority=chance.randrange(3),
+            speculation=chance.choice([None, "prompt-lookup"]),
         )
 
 

@@ -1,0 +1,112 @@
+"""``plan`` and ``worker``: what a model would take, and devices lent to others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mofa_gguf.engine import rpc
+from mofa_gguf.engine.memory import HostMemory, Room
+from tests.cli.conftest import Run
+from tests.support.tiny_gguf import TinyLlama, write_tiny_llama
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_tiny_llama(tmp_path / "m.gguf", TinyLlama(n_embd=256, n_ctx=8192))
+
+
+@pytest.fixture
+def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room(20 * 2**20, "a pretended limit")
+    monkeypatch.setattr("mofa_gguf.engine.fit.host_memory", lambda: HostMemory(room))
+
+
+def test_a_plan_says_what_goes_where_and_why(run: Run, model: Path) -> None:
+    result = run("plan", model)
+    assert result.code == 0, result.err
+    header, row, *rest = result.out.splitlines()
+    assert header.split()[:3] == ["device", "layers", "weights"]
+    assert row.startswith("CPU")
+    assert "context: the 8192 tokens the model was trained for" in "\n".join(rest)
+    assert rest[-1] == "It fits."
+
+
+def test_a_plan_is_told_as_json(run: Run, model: Path) -> None:
+    told = json.loads(run("plan", model, "--n-ctx", "1024", "--parallel", "2", "--json").out)
+    assert told["fits"] is True
+    assert told["n_ctx"] == 1024
+    assert told["measured"] is True
+    host = told["host"]
+    parts = ("weights", "cache", "compute", "other")
+    assert host["n_bytes"] == sum(host[part] for part in parts) == told["n_bytes"]
+    more = json.loads(run("plan", model, "--n-ctx", "1024", "--parallel", "200", "--json").out)
+    assert more["n_bytes"] > told["n_bytes"]
+
+
+def test_options_of_the_environment_count(
+    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOFA_GGUF_N_CTX", "768")
+    assert json.loads(run("plan", model, "--json").out)["n_ctx"] == 768
+
+
+def test_what_does_not_fit_says_what_would(run: Run, model: Path, small_machine: None) -> None:
+    result = run("plan", model, "--n-ctx", "8192")
+    assert result.code == 1
+    assert "It does not fit: it needs" in result.out
+    assert "a pretended limit" in result.out
+    assert "What would fit: " in result.out
+    told = json.loads(run("plan", model, "--n-ctx", "8192", "--json").out)
+    assert told["fits"] is False
+    assert told["remedies"]
+
+
+def test_the_doctor_gives_each_model_a_verdict(run: Run, model: Path, small_machine: None) -> None:
+    Path("mofa.toml").write_text(
+        f'[providers.fits]\nprovider = "gguf"\nmodel = "{model}"\nn_ctx = 512\n'
+        f'[providers.large]\nprovider = "gguf"\nmodel = "{model}"\nn_ctx = 8192\n'
+    )
+    result = run("doctor", "--json")
+    found = {each["what"]: each for each in json.loads(result.out)["findings"]}
+    assert result.code == 1
+    assert found["plan for 'fits'"]["verdict"] == "ok"
+    assert "512 tokens of context" in found["plan for 'fits'"]["detail"]
+    assert found["provider 'fits'"]["verdict"] == "ok"
+    assert found["plan for 'large'"]["verdict"] == "broken"
+    assert "it needs" in found["plan for 'large'"]["detail"]
+    assert "n_ctx=" in found["plan for 'large'"]["advice"]
+    assert "provider 'large'" not in found
+
+
+def test_a_model_that_is_not_there_has_no_plan(run: Run) -> None:
+    result = run("plan", "no.gguf")
+    assert result.code == 1
+    assert "no.gguf" in result.err
+
+
+def test_a_worker_stays_on_this_machine_unless_told(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run("worker", "--host", "0.0.0.0")
+    assert result.code == 1
+    assert "--allow-public" in result.err
+    monkeypatch.setattr(rpc, "has_rpc", lambda: False)
+    refused = run("worker", "--host", "0.0.0.0", "--allow-public")
+    assert refused.code == 1
+    assert "GGML_RPC=on" in refused.err
+
+
+def test_a_worker_is_started_as_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import signal
+
+    started: list[object] = []
+    monkeypatch.setattr(rpc, "serve", lambda *place, **how: started.append((place, how)))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert run("worker", "--port", "6000", "--threads", "3").code == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert started == [(("127.0.0.1", 6000), {"n_threads": 3, "allow_public": False})]
