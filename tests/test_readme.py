@@ -95,5 +95,5 @@ def test_the_pinned_version_is_the_one_that_the_readme_names() -> None:
 
 
 def test_links_to_files_of_the_repository_exist() -> None:
-    for path in re.findall(r"`((?:plugins|tools|mofa_gguf)/[\w./-]*)`", README):
+    for path in re.findall(r"`((?:plugins|tools|docs|mofa_gguf)/[\w./-]*)`", README):
         assert (REPOSITORY / path).exists(), path
