@@ -129,9 +129,13 @@ class GGUFConfig(BaseSettings):
     """Host memory for computed prefixes that gave way in the KV cache: bytes, ``512MiB``, 0 for
     none, or "auto": a tenth of what is free, 2 GiB at most."""
     speculation: Speculation = "auto"
-    """Whether tokens are guessed ahead from what prompt and answer have said before, and checked
-    in one step: "auto", where that is faster (but not for requests with a seed), "prompt-lookup",
-    wherever there is a guess, or "off". What is said does not depend on it."""
+    """Whether tokens are guessed ahead, from what prompt and answer have said before or by a draft
+    model, and checked in one step: "auto", where that is faster (but not for requests with a seed),
+    "prompt-lookup" or "draft-model", wherever there is such a guess, or "off". What is said does
+    not depend on it."""
+    draft_model: str | None = Field(default=None, min_length=1)
+    """A small model with the same vocabulary that guesses tokens ahead: a file, folder or hub id
+    like ``model``. It is used where that is measured to be faster, and takes memory of its own."""
     timeout_s: float | None = Field(default=None, gt=0)
     """Seconds a request may take after the model is loaded; then it gets Timeout."""
     default_temperature: float | None = Field(default=None, ge=0, le=2)
@@ -202,10 +206,19 @@ class GGUFConfig(BaseSettings):
     def _check_models(self) -> None:
         """What can only be seen with all options: the models' tables and the names of models."""
         if not self.models:
+            if self.speculation == "draft-model" and self.draft_model is None:
+                raise ConfigError(
+                    'speculation = "draft-model" needs a draft_model', field="speculation"
+                )
             return
         known = tuple(self.models)
         if self.name is not None:
             raise ConfigError("name is for one model; models have their names", field="name")
+        if self.draft_model is not None:
+            raise ConfigError(
+                "draft_model goes with one model; put it into the table of the model it is for",
+                field="draft_model",
+            )
         for name, table in self.models.items():
             wrong = sorted(_OF_THE_PROVIDER.intersection(table))
             if not name or wrong:
@@ -233,8 +246,8 @@ class GGUFConfig(BaseSettings):
     ) -> GGUFConfig:
         """Options of a config file: the environment goes before them, MoFA's names are understood.
 
-        A relative path in ``model``, ``lora`` or ``cache_dir`` counts from ``base_dir``. Raises
-        ConfigError.
+        A relative path in ``model``, ``draft_model``, ``lora`` or ``cache_dir`` counts from
+        ``base_dir``. Raises ConfigError.
         """
         values: dict[str, Any] = {}
         for key, value in options.items():
@@ -297,7 +310,7 @@ def _paths_from(values: dict[str, Any], base_dir: Path) -> dict[str, Any]:
     """The options with their relative paths made absolute, those of several models too."""
     models = values.get("models")
     # With several models, ``model`` is the name of one of them.
-    keys = ("cache_dir",) if models else ("model", "cache_dir")
+    keys = ("cache_dir", "draft_model") if models else ("model", "cache_dir", "draft_model")
     found = {key: _from_folder(values.get(key), base_dir) for key in keys}
     values = {**values, **{key: value for key, value in found.items() if value is not None}}
     if values.get("lora"):

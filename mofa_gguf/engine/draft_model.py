@@ -10,7 +10,8 @@ import numpy as np
 
 from mofa_gguf.engine.context import AbortFlag, Context
 from mofa_gguf.engine.context_params import generation_shape
-from mofa_gguf.engine.drafter import Drafter, Feed, Likely
+from mofa_gguf.engine.drafter import Drafter
+from mofa_gguf.engine.drafts import Feed, Likely
 from mofa_gguf.engine.errors import InvalidOption
 from mofa_gguf.engine.header import read_header
 from mofa_gguf.engine.load_plan import LoadPlan
@@ -120,7 +121,7 @@ class ContextDecoder:
         self._context = context
 
     def decode(self, feeds: Sequence[Feed], *, wanted: bool) -> Sequence[Likely]:
-        """See :class:`~mofa_gguf.engine.drafter.Decoder`."""
+        """See :class:`~mofa_gguf.engine.drafts.Decoder`."""
         tokens: list[int] = []
         positions: list[int] = []
         sequences: list[int] = []
@@ -141,6 +142,10 @@ class ContextDecoder:
         logits = self._context.logits(index)[: self.n_tokens]
         token = int(np.argmax(logits))
         return Likely(token, float(1 / np.exp(logits - logits[token]).sum()))
+
+    def clear(self) -> None:
+        """Empty the context's cache."""
+        self._context.clear()
 
     def close(self) -> None:
         """Free context and model; may be called twice."""

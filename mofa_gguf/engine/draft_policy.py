@@ -17,19 +17,19 @@ from mofa_gguf.engine.speculation import MARGIN
 
 MAX_DEPTH = 8
 """Most tokens that are drafted for one sequence."""
-TRIAL_DEPTH = 4
-"""Tokens drafted where it is only to be seen how good they are."""
+_TRIAL_DEPTH = 4
 NEAR = 32
 """A sequence whose draft lacks more tokens than this must catch up before anything is drafted."""
-TRIAL_SHARE = 0.02
+TRIAL_SHARE = 0.01
 """Of the time of the target's own steps, what trials may take."""
 TRIAL_START_S = 2.0
 """What they may take at first: whoever names a draft model expects something of it."""
-N_TRUSTED = 24
+N_TRUSTED = 16
 """Guesses after which the measured acceptance is believed."""
 CATCH_UP_S = 0.1
 """How long catching up may hold up running streams in one step, about."""
 
+_PROMISING = 0.5
 _FIRST_CHUNK = 64
 _MIN_CHUNK = 32
 _MIN_CHANCE = 0.15
@@ -73,6 +73,11 @@ class DraftAcceptance:
     def trusted(self) -> bool:
         """Whether enough guesses were seen to go by them."""
         return self.n_noted >= N_TRUSTED
+
+
+def trial_depth(mean: float) -> int:
+    """Tokens to draft where it is only to be seen how good they are; one where that is known."""
+    return _TRIAL_DEPTH if mean >= _PROMISING else 1
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,7 @@ class TrialAccount:
 
     def __init__(self) -> None:
         self.balance_s = TRIAL_START_S
+        self._is_first = True
 
     def earn(self, step_s: float) -> None:
         """The target's own step took so long."""
@@ -163,6 +169,12 @@ class TrialAccount:
     def spend(self, seconds: float) -> None:
         """A trial took so long."""
         self.balance_s -= seconds
+
+    def close_first(self) -> None:
+        """It was seen that drafting does not pay: what was given at first is taken back."""
+        if self._is_first:
+            self._is_first = False
+            self.balance_s = min(0.0, self.balance_s)
 
     def covers(self, seconds: float) -> bool:
         """Whether a trial that takes so long may be made."""

@@ -11,13 +11,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
 
 from mofa_gguf.engine.draft_policy import (
     MAX_DEPTH,
     NEAR,
-    TRIAL_DEPTH,
     Depth,
     DraftAcceptance,
     Seconds,
@@ -25,11 +22,12 @@ from mofa_gguf.engine.draft_policy import (
     best_depth,
     chunk_size,
     going_on,
+    trial_depth,
     worth_catching_up,
 )
+from mofa_gguf.engine.drafts import NOTHING, Decoder, Draft, Drafted, Feed, Likely, Wish
 from mofa_gguf.engine.errors import DecodeFailed
-from mofa_gguf.engine.prefix_tree import common_prefix
-from mofa_gguf.engine.radix import Lease, PrefixCache
+from mofa_gguf.engine.radix import PrefixCache
 from mofa_gguf.engine.scheduler import Task
 from mofa_gguf.engine.speculation import StepCost
 
@@ -37,80 +35,6 @@ logger = logging.getLogger(__name__)
 
 _SPEED_MEMORY = 0.7
 _MIN_MEASURED = 32
-
-
-@dataclass(frozen=True)
-class Feed:
-    """Tokens of one sequence for a decode of the draft model."""
-
-    sequence: int
-    start: int
-    tokens: Sequence[int]
-
-
-@dataclass(frozen=True)
-class Likely:
-    """The token that the draft model finds most probable, and how probable."""
-
-    token: int
-    confidence: float
-
-
-class Decoder(Protocol):
-    """What computes. ``n_tokens``: ids that it has in common with the target."""
-
-    n_batch: int
-    n_tokens: int
-
-    def decode(self, feeds: Sequence[Feed], *, wanted: bool) -> Sequence[Likely]:
-        """Compute the tokens; with ``wanted`` what follows on each feed. Raises DecodeFailed."""
-
-    def close(self) -> None:
-        """Free everything; may be called twice."""
-
-
-@dataclass(frozen=True)
-class Wish:
-    """A task that would like a draft of ``n_max`` tokens at most.
-
-    ``forced``: whether it pays or not.
-    """
-
-    task: Task
-    n_max: int
-    forced: bool = False
-
-
-@dataclass(frozen=True)
-class Drafted:
-    """Tokens that may come next. ``chances``: for each, that it and those before it are right.
-
-    ``whole``: all are to be checked, whatever their chances.
-    """
-
-    tokens: Sequence[int] = ()
-    chances: Sequence[float] = ()
-    whole: bool = False
-
-
-NOTHING = Drafted()
-
-
-@dataclass(eq=False)
-class _Draft:
-    """What is known of one sequence's draft."""
-
-    task: Task
-    lease: Lease
-    n_sure: int
-    """Computed tokens known to be the task's."""
-    published: bool = False
-    n_from: int = 0
-    guessed: list[Likely] = field(default_factory=list)
-
-    @property
-    def n_behind(self) -> int:
-        return len(self.task.tokens) - self.lease.n_tokens
 
 
 class Drafter:
@@ -142,7 +66,7 @@ class Drafter:
         self._n_ctx = n_ctx
         self._end_ids = frozenset(end_ids)
         self._stopping = stopping
-        self._drafts: dict[int, _Draft] = {}
+        self._drafts: dict[int, Draft] = {}
 
     def guess(
         self, wishes: Sequence[Wish], *, n_decoding: int, budget: int, seconds: Seconds
@@ -173,11 +97,18 @@ class Drafter:
         if draft is None:
             return
         try:
-            self._learn(draft)
-            self._trim(draft, len(task.tokens))
+            draft.learn(self.acceptance)
+            draft.trim(self.cache, len(task.tokens))
             self.cache.close(draft.lease)
         except DecodeFailed as error:
             self._give_up(error)
+
+    def start_over(self) -> None:
+        """After a failure that nobody foresaw: forget every task, empty the cache."""
+        self._drafts.clear()
+        self.cache.clear()
+        if not self.failed:
+            self._decoder.clear()
 
     def check(self) -> None:
         """AssertionError if the books do not agree."""
@@ -194,7 +125,8 @@ class Drafter:
         self, wishes: Sequence[Wish], *, n_decoding: int, budget: int, seconds: Seconds
     ) -> dict[int, Drafted]:
         known = {id(wish.task): self._synced(wish) for wish in wishes}
-        ready, far = [], []
+        ready: list[tuple[Wish, Draft]] = []
+        far: list[tuple[Wish, Draft]] = []
         for wish in wishes:
             draft = known[id(wish.task)]
             if draft is not None:
@@ -210,6 +142,8 @@ class Drafter:
             draft_seconds=self.cost.seconds,
         )
         pays = self.acceptance.trusted and depth.n_tokens > 0
+        if self.acceptance.trusted and not pays:
+            self.account.close_first()
         if free and not pays:  # there is enough to try
             far = [(wish, draft) for wish, draft in far if wish.forced]
         self._catch_up(far, depth if pays else Depth())
@@ -223,20 +157,21 @@ class Drafter:
         return found
 
     def _trial(
-        self, ready: Sequence[tuple[Wish, _Draft]], n_decoding: int, budget: int, seconds: Seconds
+        self, ready: Sequence[tuple[Wish, Draft]], n_decoding: int, budget: int, seconds: Seconds
     ) -> dict[int, Drafted]:
         """A draft for one sequence, to see how good it is, if that can be afforded."""
         one = min(ready, key=lambda each: each[1].n_behind)
-        alone, wider = seconds(n_decoding), seconds(n_decoding + TRIAL_DEPTH)
+        depth = trial_depth(self.acceptance.mean)
+        alone, wider = seconds(n_decoding), seconds(n_decoding + depth)
         checking = max(0.0, (wider or 0.0) - (alone or 0.0))
-        if not self.account.covers(TRIAL_DEPTH * (self.cost.seconds(1) or 0.0) + checking):
+        if not self.account.covers(depth * (self.cost.seconds(1) or 0.0) + checking):
             return {}
         started = time.monotonic()
-        found = self._draft([one], TRIAL_DEPTH, budget, token_s=None)
+        found = self._draft([one], depth, budget, token_s=None)
         self.account.spend(time.monotonic() - started + checking)
         return found
 
-    def _catch_up(self, far: Sequence[tuple[Wish, _Draft]], depth: Depth) -> None:
+    def _catch_up(self, far: Sequence[tuple[Wish, Draft]], depth: Depth) -> None:
         """One chunk of one sequence's missing tokens, where that is wished, pays or is afforded."""
         for wish, draft in sorted(far, key=lambda each: (not each[0].forced, each[1].n_behind)):
             task, n_behind = draft.task, draft.n_behind
@@ -268,7 +203,7 @@ class Drafter:
 
     def _draft(
         self,
-        wanted: Sequence[tuple[Wish, _Draft]],
+        wanted: Sequence[tuple[Wish, Draft]],
         depth: int,
         budget: int,
         *,
@@ -278,7 +213,7 @@ class Drafter:
 
         Without ``token_s`` as deep as asked for; with it, only as far as that seems worth it.
         """
-        active: list[_Draft] = []
+        active: list[Draft] = []
         n_tokens = n_planned = 0
         most: dict[int, int] = {}
         for wish, draft in wanted:
@@ -325,7 +260,7 @@ class Drafter:
         }
 
     def _compute(
-        self, drafts: Sequence[_Draft], feeds: Sequence[Sequence[int]], *, wanted: bool = False
+        self, drafts: Sequence[Draft], feeds: Sequence[Sequence[int]], *, wanted: bool = False
     ) -> tuple[Sequence[Likely], float]:
         """One decode, entered in the books; what follows, and how long it took."""
         started = time.monotonic()
@@ -343,7 +278,7 @@ class Drafter:
         self.cost.note(sum(map(len, feeds)), seconds)
         return found, seconds
 
-    def _synced(self, wish: Wish) -> _Draft | None:
+    def _synced(self, wish: Wish) -> Draft | None:
         """A task's draft without what turned out wrong; None where it cannot have one."""
         task = wish.task
         if wish.n_max < 1 or len(task.tokens) + MAX_DEPTH > self._n_ctx:
@@ -353,31 +288,14 @@ class Drafter:
             lease = self.cache.open(task.tokens)
             if lease is None:
                 return None
-            draft = self._drafts[id(task)] = _Draft(task, lease, lease.n_tokens)
-        self._learn(draft)
-        self._trim(draft, len(task.tokens) - 1)  # the last one tells what may follow
+            draft = self._drafts[id(task)] = Draft(task, lease, lease.n_tokens)
+        draft.learn(self.acceptance)
+        draft.trim(self.cache, len(task.tokens) - 1)  # the last one tells what may follow
         if not draft.published and draft.n_behind <= NEAR:
             draft.published = True
             self.cache.publish(draft.lease)
         missing = task.tokens[draft.lease.n_tokens :]
         return draft if max(missing) < self._decoder.n_tokens else None
-
-    def _trim(self, draft: _Draft, n_most: int) -> None:
-        """Give back the cells behind what is the task's own, and behind its first ``n_most``."""
-        lease, n_sure = draft.lease, draft.n_sure
-        unsure = lease.tail[n_sure - lease.node.end :]
-        n_sure += common_prefix(unsure, draft.task.tokens[n_sure : n_sure + len(unsure)])
-        draft.n_sure = min(n_sure, max(n_most, lease.node.end))
-        self.cache.trim(lease, draft.n_sure)
-
-    def _learn(self, draft: _Draft) -> None:
-        """See which of the last guesses were right."""
-        guessed, draft.guessed = draft.guessed, []
-        came = draft.task.tokens[draft.n_from : draft.n_from + len(guessed)]
-        for likely, token in zip(guessed, came, strict=False):
-            self.acceptance.note(likely.confidence, right=likely.token == token)
-            if likely.token != token:
-                return
 
     def _give_up(self, error: DecodeFailed) -> None:
         self.failed = True

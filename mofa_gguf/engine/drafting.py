@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
 
-from mofa_gguf.engine.drafter import Drafter, Wish
+from mofa_gguf.engine.drafter import Drafter
+from mofa_gguf.engine.drafts import Wish
 from mofa_gguf.engine.options import Speculation
 from mofa_gguf.engine.scheduler import Task
 from mofa_gguf.engine.sequence import Sequence
@@ -37,6 +38,11 @@ class Drafting:
             found = [mine or more for mine, more in zip(found, drafted, strict=True)]
         return found
 
+    @property
+    def n_draft_steps(self) -> int:
+        """Decodes of the draft model."""
+        return self.drafter.n_steps if self.drafter is not None else 0
+
     def note(self, n_tokens: int, seconds: float) -> None:
         """A step of ``n_tokens`` took ``seconds``."""
         self.cost.note(n_tokens, seconds)
@@ -47,6 +53,11 @@ class Drafting:
         """A task is over."""
         if self.drafter is not None:
             self.drafter.release(task)
+
+    def start_over(self) -> None:
+        """After a failure that nobody foresaw: forget every task."""
+        if self.drafter is not None:
+            self.drafter.start_over()
 
     def close(self) -> None:
         """Free the draft model; may be called twice."""

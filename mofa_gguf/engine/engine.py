@@ -246,6 +246,7 @@ class Engine:
             speed=speed_of(recorder.answers()),
             latency=latency_of(recorder),
             throughput=throughput_of(recorder.steps()),
+            n_draft_steps=worker.drafting.n_draft_steps if worker else 0,
         )
 
     def close(self) -> None:
@@ -344,7 +345,7 @@ class Engine:
                 worker = self._worker
                 if worker is not None and not worker.idle:
                     break
-                untidy = worker is not None and worker.parking.n_untidy > 0
+                untidy = worker is not None and worker.parking.untidy
                 if not self._changed.wait(IDLE_S if untidy else None):
                     break
             return not self._closed

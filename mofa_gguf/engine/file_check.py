@@ -20,13 +20,6 @@ RULES = 1
 _LONGEST = 500
 TENSOR_ALIGNMENT = 32  # ggml/src/ggml-impl.h
 
-# Architectures whose graphs were read for what they assert, and which the fuzz campaign
-# (tools/fuzz_gguf.py) covers. What other ones assert, only a load tells.
-KNOWN_THROUGH_AND_THROUGH = frozenset(
-    {"llama", "qwen2", "qwen3", "gemma3", "phi3", "gpt2", "bert", "mamba"}
-)
-KNOWN_TOKENIZERS = frozenset({"llama", "gpt2", "bert", "t5", "rwkv"})
-
 
 def check_contents(parts: Sequence[GGUFHeader]) -> None:
     """Raises ModelFileError or UnsupportedModel for a model that llama.cpp should not see.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mofa_gguf.engine import known
 from mofa_gguf.engine.errors import ModelFileError
 from mofa_gguf.engine.header import ArraySummary, GGUFHeader
 
@@ -130,13 +131,9 @@ _HEADS_OF_ONE_LENGTH = _ROTATES_ITS_HEADS_WHOLE | {
     *("gpt2", "gptneox", "jais", "modern-bert", "mpt", "nemotron", "neo-bert", "openelm", "phi2"),
     *("phi3", "phimoe", "qwen", "refact", "stablelm", "starcoder", "t5encoder", "minimax-m2"),
 }
-# Whatever comes out of them is embedding_length long.
-_NO_DENSE_HEAD = frozenset({"llama", "qwen2", "qwen3", "gemma3", "phi3", "gpt2", "bert", "mamba"})
-# No rotation at all never ends there: ggml counts its dimensions in steps of them.
-_ALWAYS_ROTATE = frozenset({"llama", "qwen2", "qwen3", "gemma3", "phi3"})
 # They have no attention at all.
 _RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
-_MAMBA = {"mamba": "mamba", "mamba2": "mamba2"}
+_MAMBA = frozenset({"mamba", "mamba2"})
 
 Fail = Callable[[str], Exception]
 
@@ -171,10 +168,10 @@ def _check_each(header: GGUFHeader, fail: Fail) -> None:
                 if name in WHOLE or name in REAL:
                     raise fail(f"{prefix}{name} is no number")
                 continue
-            _check_number(prefix, name, each, fail)
+            _check_number(prefix, name, each, fail, in_list=isinstance(value, list))
 
 
-def _check_number(prefix: str, name: str, value: Any, fail: Fail) -> None:
+def _check_number(prefix: str, name: str, value: Any, fail: Fail, *, in_list: bool) -> None:
     bounds = WHOLE.get(name) or REAL.get(name)
     shown = (
         f"{prefix}{name} is {value:g}" if isinstance(value, float) else f"{prefix}{name} is {value}"
@@ -185,7 +182,7 @@ def _check_number(prefix: str, name: str, value: Any, fail: Fail) -> None:
         raise fail(f"{shown}, no whole number")
     if bounds and not bounds.low <= value <= bounds.high:
         raise fail(f"{shown}, not from {bounds.low:g} to {bounds.high:g}")
-    if bounds or isinstance(value, float):
+    if bounds or in_list or isinstance(value, float):
         return
     lowest = -_I32 - 1 if name in _MAY_BE_NEGATIVE or name.endswith("_mapping") else -1
     if not lowest <= value <= 2 * _I32 + 1:
@@ -207,7 +204,7 @@ def _check_layers(header: GGUFHeader, n_layers: int, fail: Fail) -> None:
         if _whole(header, name) > n_layers:
             raise fail(f"{name} is {_whole(header, name)} of {n_layers} layers")
     width, out = (_whole(header, f"embedding_length{end}") for end in ("", "_out"))
-    if out > width and header.architecture in _NO_DENSE_HEAD:
+    if out > width and header.architecture in known.ARCHITECTURES:
         raise fail(f"embedding_length_out is {out}, and embedding_length {width}")
     pooling = header.hyperparameter("pooling_type")
     if isinstance(pooling, int) and pooling not in _POOLINGS:
@@ -236,7 +233,7 @@ def _check_heads(header: GGUFHeader, n_layers: int, fail: Fail) -> None:
         if header.architecture not in _RECURRENT:
             raise fail("it has no attention heads (attention.head_count)")
         return
-    if header.architecture in _RECURRENT:
+    if header.architecture in _MAMBA:
         raise fail(f"{header.architecture} has no attention, but attention.head_count")
     for n, n_kv in zip(heads, kv_heads, strict=True):
         if n_kv > n or (n_kv and n % n_kv):
@@ -263,7 +260,8 @@ def _check_rope(header: GGUFHeader, fail: Fail) -> None:
     architecture = header.architecture
     if architecture in _ROTATES_ITS_HEADS_WHOLE and rotated != key:
         raise fail(f"rope.dimension_count is {rotated} with heads of {key}")
-    rotates = architecture in _ALWAYS_ROTATE
+    # A rotation of no dimensions never ends in ggml.
+    rotates = architecture in known.EVERY_LAYER_ROTATES
     for each in (rotated, header.hyperparameter("rope.dimension_count_swa", rotated)):
         if rotates and (not each or each % 2 or each > max(key, *_swa(header))):
             raise fail(f"rope.dimension_count is {each} with heads of {key}")

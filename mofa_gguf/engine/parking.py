@@ -1,9 +1,9 @@
 """Cells move between the KV cache and the host's memory instead of being computed again.
 
 Cells of idle conversations give way when others need room. They also slow those that run, since
-plain attention goes over every cell up to the last one in use; so there they are moved out as
-soon as they have been idle for a while. A request that goes on from what was moved out gets it
-back by copying: milliseconds where computing takes seconds.
+plain attention goes over every cell up to the last one in use; so there they are copied when they
+have been idle for a while, and given up when something else starts. A request that goes on from
+what was moved out gets it back by copying: milliseconds where computing takes seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from mofa_gguf.engine.errors import DecodeFailed
 from mofa_gguf.engine.parked import Parked, ParkedPrefixes
 from mofa_gguf.engine.policy import MIN_WORTH_PARKING, idle_cells_allowed
-from mofa_gguf.engine.prefix_tree import common_prefix
+from mofa_gguf.engine.prefix_tree import Node, common_prefix, tokens_of
 from mofa_gguf.engine.radix import PrefixCache
 from mofa_gguf.engine.states import CellStates
 
@@ -44,20 +44,40 @@ class Parking:
             cache.before_evict = self._save
 
     @property
-    def n_untidy(self) -> int:
-        """Idle cells that would better lie elsewhere."""
+    def untidy(self) -> bool:
+        """Whether idle cells would better be copied, or lie elsewhere."""
         if not self._eager or self._cache.before_evict is None:
-            return 0
-        n_idle = self._cache.n_evictable
-        n_active = self._cache.n_used - n_idle
-        allowed = idle_cells_allowed(n_active=n_active, n_latest=self._cache.n_latest)
-        return max(0, n_idle - allowed)
+            return False
+        return self._n_too_many() > 0 or any(not leaf.saved for leaf in self._cache.idle_leaves())
 
     def tidy(self, now: float | None = None) -> None:
-        """Move one branch out that has been idle for a while, where that slows what runs."""
-        if self.n_untidy:
-            moment = time.monotonic() if now is None else now
-            self._cache.evict_idle(used_before=moment - IDLE_S)
+        """Copy one branch that has been idle for a while, and move out those that are too many."""
+        if not self._eager or self._cache.before_evict is None:
+            return
+        before = (time.monotonic() if now is None else now) - IDLE_S
+        idle = [leaf for leaf in self._cache.idle_leaves() if leaf.used_at < before]
+        unsaved = next((leaf for leaf in idle if not leaf.saved), None)
+        if unsaved is not None:
+            self._save(unsaved)
+        elif idle and self._n_too_many() > 0:
+            self._cache.evict(idle[0])
+
+    def make_way(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Before prompts start: give up the idle cells that they do not go on from.
+
+        Only those that were copied in quiet times, so that it costs nothing now.
+        """
+        if not self._eager:
+            return
+        wanted = {id(self._cache.on_the_way(tokens)) for tokens in prompts}
+        for leaf in self._cache.idle_leaves():
+            if leaf.saved and id(leaf) not in wanted:
+                self._cache.evict(leaf)
+
+    def _n_too_many(self) -> int:
+        n_idle = self._cache.n_evictable
+        n_active = self._cache.n_used - n_idle
+        return n_idle - idle_cells_allowed(n_active=n_active, n_latest=self._cache.n_latest)
 
     def recall(self, tokens: Sequence[int]) -> None:
         """Bring back what was moved out of the prefix of ``tokens``, if that is worth it."""
@@ -78,13 +98,18 @@ class Parking:
             logger.warning("a parked prefix of %d tokens is lost: %s", n_whole, error)
             self.prefixes.drop(parked)
 
-    def _save(self, tokens: Sequence[int], sequence: int) -> None:
-        """Before cells are evicted: keep their state, unless it is small or kept already."""
+    def _save(self, leaf: Node) -> None:
+        """Keep the state of a leaf's cells, unless it is small or kept already."""
+        if leaf.saved:
+            return
+        leaf.saved = True
+        tokens = tokens_of(leaf)
         if len(tokens) < MIN_WORTH_PARKING or self.prefixes.covers(tokens):
             return
+        assert leaf.holder is not None
         try:
-            state = self._states.of_sequence(sequence)
+            state = self._states.of_sequence(leaf.holder)
         except DecodeFailed as error:
             logger.warning("a prefix of %d tokens is not kept: %s", len(tokens), error)
             return
-        self.prefixes.put(Parked(list(tokens), state))
+        self.prefixes.put(Parked(tokens, state))

@@ -21,6 +21,8 @@ class Node:
     last_used: int = 0
     used_at: float = 0.0
     """When that was, in seconds of a monotonic clock."""
+    saved: bool = False
+    """Whether the cells of the whole path were copied elsewhere."""
 
     @property
     def end(self) -> int:
@@ -40,6 +42,12 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
         else:
             high = middle
     return low
+
+
+def tokens_of(leaf: Node) -> list[int]:
+    """The tokens of the whole path to a leaf."""
+    parts = [node.tokens for node in path_of(leaf)]
+    return [token for part in reversed(parts) for token in part]
 
 
 def path_of(node: Node) -> Iterator[Node]:

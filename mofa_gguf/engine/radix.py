@@ -73,8 +73,8 @@ class PrefixCache:
         self.n_cells = n_cells
         self.n_sequences = n_sequences
         self.n_used = 0
-        self.before_evict: Callable[[Sequence[int], int], None] | None = None
-        """Called with the tokens of cells that are given up, and a sequence that has them."""
+        self.before_evict: Callable[[Node], None] | None = None
+        """Called with a leaf whose cells are given up."""
 
     @property
     def n_free(self) -> int:
@@ -193,11 +193,20 @@ class PrefixCache:
             self._evict(leaf)
         return True
 
-    def evict_idle(self, *, used_before: float) -> None:
-        """Evict the branch that was not used for longest, if that is since ``used_before``."""
-        leaf = self._oldest_leaf()
-        if leaf is not None and leaf.used_at < used_before:
-            self._evict(leaf)
+    def idle_leaves(self) -> list[Node]:
+        """Leaves that no request runs on; least recently used first."""
+        leaves = [node for node in self._nodes() if not node.children and not node.pins]
+        return sorted(leaves, key=lambda node: node.last_used)
+
+    def on_the_way(self, tokens: Sequence[int]) -> Node:
+        """The deepest node that has a part of ``tokens``."""
+        return self._find(tokens)[0]
+
+    def evict(self, leaf: Node) -> None:
+        """Give up the cells of an idle leaf."""
+        assert not leaf.children
+        assert not leaf.pins
+        self._evict(leaf)
 
     def clear(self) -> None:
         """Forget everything, leases too: the memory was emptied."""
@@ -254,6 +263,7 @@ class PrefixCache:
         """Put ``tokens``, computed by ``sequence``, behind ``node``; the node they end in."""
         if node.holder == sequence and node.pins == 0:
             node.tokens.extend(tokens)  # its own leaf, and nobody else ends there
+            node.saved = False
             return node
         former, node.holder = node.holder, None
         leaf = Node(tokens, node.end, node, holder=sequence)
@@ -267,8 +277,7 @@ class PrefixCache:
         assert parent is not None
         assert holder is not None
         if self.before_evict is not None:
-            parts = [each.tokens for each in path_of(leaf)]
-            self.before_evict([token for part in reversed(parts) for token in part], holder)
+            self.before_evict(leaf)
         del parent.children[leaf.tokens[0]]
         self.n_used -= len(leaf.tokens)
         emit(logger, "cache.evicted", n_cells=len(leaf.tokens), n_cells_free=self.n_free)
@@ -306,8 +315,7 @@ class PrefixCache:
         self._free_ids.append(sequence)
 
     def _oldest_leaf(self) -> Node | None:
-        leaves = [n for n in self._nodes() if not n.children and not n.pins]
-        return min(leaves, key=lambda node: node.last_used, default=None)
+        return next(iter(self.idle_leaves()), None)
 
     def _is_leased(self, sequence: int) -> bool:
         return any(lease.sequence == sequence for lease in self._leases)

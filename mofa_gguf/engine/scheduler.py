@@ -92,6 +92,11 @@ class Scheduler:
         self.recall: Callable[[Sequence[int]], None] | None = None
         """Brings cells back that were moved out of the cache, before a task with them starts."""
 
+    @property
+    def full(self) -> bool:
+        """Whether as many tasks run as may."""
+        return len(self.running) >= self._max_parallel
+
     def add(self, task: Task) -> None:
         """Let a task wait for its turn."""
         self._arrivals += 1
@@ -170,7 +175,7 @@ class Scheduler:
     def _start_waiting(self) -> None:
         self.waiting.sort(key=lambda task: (-task.priority, task.arrival))
         for task in list(self.waiting):
-            if len(self.running) >= self._max_parallel:
+            if self.full:
                 return
             if self.recall is not None and not task.recalled:
                 task.recalled = True

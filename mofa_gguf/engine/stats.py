@@ -76,6 +76,8 @@ class EngineStats:
     speed: Speed
     latency: Latency = Latency()
     throughput: Throughput = Throughput()
+    n_draft_steps: int = 0
+    """Decodes of the draft model."""
 
     @property
     def n_cells_free(self) -> int:

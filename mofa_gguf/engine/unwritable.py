@@ -24,10 +24,13 @@ def has_all_bytes(text_of: Callable[[int], str], n_tokens: int) -> bool:
 class Writable:
     """What a vocabulary with the tokens ``texts`` can write.
 
-    ``specials`` are found in a text before it is cut into characters, and are left alone.
+    Special tokens are found in a text before it is cut into characters, and are left alone:
+    ``user_defined`` ones always, ``control`` tokens where they are to be read as such.
     """
 
-    def __init__(self, texts: Sequence[str], specials: Iterable[str]) -> None:
+    def __init__(
+        self, texts: Sequence[str], *, user_defined: Iterable[str] = (), control: Iterable[str] = ()
+    ) -> None:
         self._characters = {text for text in texts if len(text) == 1}
         known = set(texts)
         ascii_bytes = (chr(byte) if byte < 128 else "" for byte in range(256))
@@ -36,13 +39,14 @@ class Writable:
             for byte, text in enumerate(ascii_bytes)
             if f"<0x{byte:02X}>" in known or text in known
         }
-        pattern = "|".join(re.escape(text) for text in sorted(specials, key=len, reverse=True))
-        self._specials = re.compile(f"({pattern})") if pattern else None
+        always = [*user_defined]
+        self._specials = (_pattern(always), _pattern([*always, *control]))
         self._stand_in = next((c for c in _STAND_INS if self._can(c)), "")
 
-    def __call__(self, text: str) -> str:
+    def __call__(self, text: str, *, parse_special: bool = False) -> str:
         """``text`` with a stand-in ("⁇", "?", ...) for every character that cannot be written."""
-        parts = self._specials.split(text) if self._specials else [text]
+        specials = self._specials[parse_special]
+        parts = specials.split(text) if specials else [text]
         return "".join(part if n % 2 else self._written(part) for n, part in enumerate(parts))
 
     def _written(self, text: str) -> str:
@@ -54,3 +58,8 @@ class Writable:
         return character in self._characters or self._bytes.issuperset(
             character.encode("utf-8", errors="surrogatepass")
         )
+
+
+def _pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
+    pattern = "|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True))
+    return re.compile(f"({pattern})") if pattern else None

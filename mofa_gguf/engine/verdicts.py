@@ -42,6 +42,11 @@ class Verdicts:
     def __init__(self, folder: Path | str | None) -> None:
         self._folder = Path(folder) if folder else None
 
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a folder."""
+        return self._folder is not None
+
     def find(self, identity: str) -> Verdict | None:
         """The verdict on a file, if there is one."""
         if self._folder is None:

@@ -7,12 +7,9 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+from mofa_gguf.engine import known
 from mofa_gguf.engine.errors import ModelFileError, UnsupportedModel
-from mofa_gguf.engine.file_check import (
-    KNOWN_THROUGH_AND_THROUGH,
-    KNOWN_TOKENIZERS,
-    check_contents,
-)
+from mofa_gguf.engine.file_check import check_contents
 from mofa_gguf.engine.file_kinds import check_kind
 from mofa_gguf.engine.header import GGUFHeader
 from mofa_gguf.engine.options import EngineOptions
@@ -24,6 +21,8 @@ from mofa_gguf.engine.vocabulary import MODEL_KEY
 logger = logging.getLogger(__name__)
 
 _MOST_REMEMBERED = 64
+_LONG_HEADER = 2**20
+"""Bytes from which on checking again costs more than finding a verdict."""
 _lock = threading.Lock()
 _passed: OrderedDict[tuple[object, ...], bool] = OrderedDict()
 
@@ -42,8 +41,9 @@ def vet(header: GGUFHeader, options: EngineOptions) -> None:
     with _lock:
         if here in _passed and (_passed[here] or not probing):
             return
-    kept = Verdicts(options.verdicts)
-    identity = identity_of(parts) if options.verdicts else ""
+    worth_it = probing or sum(part.data_offset for part in parts) >= _LONG_HEADER
+    kept = Verdicts(options.verdicts if worth_it else None)
+    identity = identity_of(parts) if kept.keeps else ""
     verdict = kept.find(identity)
     if verdict and verdict.problem:
         raise _refusal(header, verdict.problem)
@@ -65,8 +65,8 @@ def _refusal(header: GGUFHeader, problem: str) -> ModelFileError:
 
 def _must_be_probed(header: GGUFHeader, options: EngineOptions) -> bool:
     if options.probe == "auto":
-        known = header.architecture in KNOWN_THROUGH_AND_THROUGH
-        return not known or header.metadata.get(MODEL_KEY) not in KNOWN_TOKENIZERS
+        tokenizer = str(header.metadata.get(MODEL_KEY))
+        return header.architecture not in known.ARCHITECTURES or tokenizer not in known.TOKENIZERS
     return options.probe == "always"
 
 

@@ -16,6 +16,7 @@ from mofa_gguf.engine.header import read_header
 from mofa_gguf.engine.native import llama, take_errors
 from mofa_gguf.engine.spellings import TokenMemo, chunks, pattern_of
 from mofa_gguf.engine.unwritable import Writable, has_all_bytes
+from mofa_gguf.engine.vocabulary import check_vocabulary
 
 _SPM, _BPE, _WORDPIECE = 1, 2, 3  # llama.h, enum llama_vocab_type
 _USER_DEFINED = 16  # llama.h, LLAMA_TOKEN_ATTR_USER_DEFINED
@@ -63,7 +64,7 @@ class Vocab:
         if not self._is_spm or has_all_bytes(self.text, self.n_tokens):
             return None
         texts = [self.text(i) for i in range(self.n_tokens)]
-        return Writable(texts, {*self.control_texts(), *self.user_defined_texts()})
+        return Writable(texts, user_defined=self.user_defined_texts(), control=self.control_texts())
 
     @cached_property
     def _cuts(self) -> re.Pattern[str] | None:
@@ -147,7 +148,7 @@ class Vocab:
 
     def _tokenize(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
         if self._writable is not None:
-            text = self._writable(text)
+            text = self._writable(text, parse_special=parse_special)
         data = text.encode("utf-8", errors="surrogatepass")
         capacity = len(data) + 8
         for _ in range(2):
@@ -285,7 +286,9 @@ class VocabFile:
 
     def __init__(self, path: Path | str, *, natively: bool = False) -> None:
         library = llama()
-        metadata = {} if natively else read_header(path).metadata
+        header = read_header(path)
+        check_vocabulary(header)
+        metadata = {} if natively else header.metadata
         params = library.llama_model_default_params()
         params.vocab_only = True
         take_errors()

@@ -110,6 +110,9 @@ class Worker:
         self._sort_out()
         if self.idle or self.counters.n_steps % _STEPS_BETWEEN_TIDYING == 0:
             self.parking.tidy()
+        arriving = [task for task in self.scheduler.waiting if not task.recalled]
+        if arriving and not self.scheduler.full:
+            self.parking.make_way([task.tokens for task in arriving])
         speed = self.batches.prefill_tokens_per_s
         before, started = self.recorder.mark(), time.monotonic()
         pieces = self.scheduler.plan(tokens_per_s=speed, guess=self.drafting)
@@ -153,6 +156,7 @@ class Worker:
         """After a failure that nobody foresaw: every request fails, the cache is emptied."""
         self._context.clear()
         self.scheduler.reset()
+        self.drafting.start_over()
         self.fail_all(error)
 
     def fail_all(self, error: BaseException) -> None:

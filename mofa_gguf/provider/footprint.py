@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mofa_gguf.engine.devices import gpus
+from mofa_gguf.engine.draft_model import draft_options
 from mofa_gguf.engine.fit import plan_load
 from mofa_gguf.engine.header import read_header
 from mofa_gguf.engine.memory import HostMemory, Room, host_memory
@@ -22,14 +23,32 @@ class Footprint:
     n_bytes: int
     options: EngineOptions
     n_weight_bytes: int = 0
+    n_ctx: int = 0
 
 
 def footprint(path: Path, options: EngineOptions, *, memory_bytes: int | None = None) -> Footprint:
-    """Weights, caches and buffers, as the engine plans them.
+    """Weights, caches and buffers, as the engine plans them; those of a draft model, too.
 
     With ``memory_bytes`` a context of "auto" becomes a number: what fits into so much of the
     host's memory, or the least there is. Raises ModelFileError, DeviceUnavailable or InvalidOption.
     """
+    alone = _alone(path, options, memory_bytes)
+    if options.draft_model is None:
+        return alone
+    draft = _draft(options, alone)
+    if memory_bytes is not None and options.n_ctx == "auto":
+        alone = _alone(path, options, max(0, memory_bytes - draft.n_bytes))
+        draft = _draft(options, alone)
+    return Footprint(
+        alone.n_bytes + draft.n_bytes,
+        alone.options,
+        alone.n_weight_bytes + draft.n_weight_bytes,
+        alone.n_ctx,
+    )
+
+
+def _alone(path: Path, options: EngineOptions, memory_bytes: int | None) -> Footprint:
+    """What a model takes without its draft model."""
     memory = None
     if memory_bytes is not None:
         memory = HostMemory(Room(memory_bytes, "memory_budget"), None, memory_bytes)
@@ -38,7 +57,13 @@ def footprint(path: Path, options: EngineOptions, *, memory_bytes: int | None = 
     if memory is not None and options.n_ctx == "auto":
         options = replace(options, n_ctx=plan.n_ctx)
     weights = sum(share.weights for share in (plan.host, *plan.devices))
-    return Footprint(plan.n_bytes, options, weights)
+    return Footprint(plan.n_bytes, options, weights, plan.n_ctx)
+
+
+def _draft(options: EngineOptions, target: Footprint) -> Footprint:
+    """What the draft model takes beside its target."""
+    assert options.draft_model is not None
+    return _alone(Path(options.draft_model), draft_options(options, n_ctx=target.n_ctx), None)
 
 
 def auto_budget() -> int:

@@ -157,8 +157,19 @@ def find_file(config: GGUFConfig, *, check: Callable[[], None] = lambda: None) -
 
     ``check`` is called often meanwhile, and what it raises ends the work.
     """
+    return _find(config.model, config, check)
+
+
+def find_draft(
+    config: GGUFConfig, *, check: Callable[[], None] = lambda: None
+) -> ResolvedModel | None:
+    """The draft model's file, as :func:`find_file`; None where none is configured."""
+    return None if config.draft_model is None else _find(config.draft_model, config, check)
+
+
+def _find(model: str, config: GGUFConfig, check: Callable[[], None]) -> ResolvedModel:
     return resolve(
-        config.model,
+        model,
         cache_dir=config.cache_dir,
         quantization=config.quantization,
         offline=config.offline,

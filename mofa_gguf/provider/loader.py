@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mofa_gguf.provider.footprint import Footprint, footprint, share_of
-from mofa_gguf.provider.loaded import LoadedModel, find_file
+from mofa_gguf.provider.loaded import LoadedModel, find_draft, find_file
 from mofa_gguf.settings import GGUFConfig
 from mofa_gguf.store import ResolvedModel, verdict_folder
 
@@ -42,7 +42,8 @@ class FileLoader:
     """Loads what the configuration names."""
 
     def find(self, config: GGUFConfig, check: Check) -> ResolvedModel:
-        """As :func:`find_file`."""
+        """As :func:`find_file`; the draft model's file is made ready, too."""
+        find_draft(config, check=check)
         return find_file(config, check=check)
 
     def measure(
@@ -50,7 +51,12 @@ class FileLoader:
     ) -> Footprint:
         """An "auto" context is made to leave room for the other models, if there are any."""
         verdicts = str(verdict_folder(config.cache_dir))
-        options = replace(config.engine_options(), verdicts=verdicts)
+        draft = find_draft(config)
+        options = replace(
+            config.engine_options(),
+            verdicts=verdicts,
+            draft_model=str(draft.path) if draft is not None else None,
+        )
         alone = footprint(resolved.path, options)
         if options.n_ctx != "auto" or (n_models == 1 and config.memory_budget == "auto"):
             return alone

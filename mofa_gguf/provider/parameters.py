@@ -112,7 +112,7 @@ class Parameters(BaseModel):
     timeout_s: Positive | None = None
     """Seconds the request may take, in place of the provider's own limit."""
     speculation: Speculation | None = None
-    """In place of the provider's setting: "auto", "prompt-lookup" or "off"."""
+    """In place of the provider's setting: "auto", "prompt-lookup", "draft-model" or "off"."""
     keep_alive: Annotated[float, BeforeValidator(read_seconds)] | None = None
     """How long the model stays loaded after this request: seconds, ``5m``, or -1: for ever."""
     min_tokens: Count = 0

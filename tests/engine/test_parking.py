@@ -118,23 +118,56 @@ def test_a_state_that_cannot_be_restored_is_dropped_and_computed() -> None:
     assert not bench.parking.prefixes.covers(words(1)[:-1])
 
 
+def idle_for(bench: Bench, seconds: float) -> None:
+    """Let time pass, and the engine tidy up meanwhile."""
+    at = max((node.used_at for node in bench.cache._nodes()), default=0.0)
+    for _ in range(50):
+        bench.parking.tidy(now=at + seconds)
+
+
 def test_idle_cells_move_out_where_they_slow_what_runs() -> None:
     bench = Bench(n_cells=1000, eager=True)
     for first in range(10):
         bench.run(words(first))
-    at = max(node.used_at for node in bench.cache._nodes())
-    bench.parking.tidy(now=at)
+    idle_for(bench, 0)
     assert bench.cache.n_used == 600  # too fresh: the next turn may come at once
-    while bench.parking.n_untidy:
-        bench.parking.tidy(now=at + IDLE_S + 1)
+    idle_for(bench, IDLE_S + 1)
+    assert not bench.parking.untidy
     assert bench.cache.n_used <= idle_cells_allowed(n_active=0, n_latest=60)
     assert bench.cache.match(words(9)) == 60, "the last conversation is in nobody's way"
     assert bench.run(words(0)) == 59
     lazy = Bench(n_cells=1000)
     for first in range(10):
         lazy.run(words(first))
-    lazy.parking.tidy(now=at + 1000)
+    idle_for(lazy, 1000)
     assert lazy.cache.n_used == 600
+
+
+def test_what_was_copied_gives_way_to_a_prompt_that_does_not_go_on_from_it() -> None:
+    bench = Bench(n_cells=1000, eager=True)
+    bench.run(words(1))
+    bench.run(words(2))
+    bench.parking.make_way([words(3)])
+    assert bench.cache.n_used == 120  # not copied yet
+    idle_for(bench, IDLE_S + 1)
+    bench.parking.make_way([[*words(2), 7]])
+    assert bench.cache.match(words(1)) == 0
+    assert bench.cache.match(words(2)) == 60
+    assert bench.run(words(1)) == 59
+
+
+def test_a_conversation_that_went_on_is_copied_anew() -> None:
+    bench = Bench(n_cells=1000, eager=True)
+    bench.run(words(1))
+    idle_for(bench, IDLE_S + 1)
+    longer = [*words(1), *range(100, 160)]
+    bench.run(longer)
+    bench.parking.make_way([words(3)])
+    assert bench.cache.match(longer) == len(longer)
+    idle_for(bench, IDLE_S + 1)
+    bench.parking.make_way([words(3)])
+    assert bench.cache.match(longer) == 0
+    assert bench.run(longer) == len(longer) - 1
 
 
 @given(
@@ -148,8 +181,10 @@ def test_whatever_is_parked_and_recalled_every_request_reads_its_own_prompt(
 ) -> None:
     bench = Bench(max_bytes=max_bytes, eager=True)
     for first, n_tokens, end in prompts:
-        bench.run([*words(first, n_tokens), 240 + end])
-        bench.parking.tidy()
+        prompt = [*words(first, n_tokens), 240 + end]
+        bench.parking.make_way([prompt])
+        bench.run(prompt)
+        idle_for(bench, end)
         assert bench.parking.prefixes.n_bytes <= max_bytes
 
 

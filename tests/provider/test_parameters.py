@@ -81,7 +81,7 @@ def test_every_parameter_reaches_the_sampler() -> None:
         ("repeat_last_n", -2),
         ("adaptive_decay", 1.0),
         ("dry_sequence_breakers", [""]),
-        ("speculation", "draft-model"),
+        ("speculation", "guess"),
         ("stop", [""]),
         ("min_tokens", -1),
     ],

@@ -24,6 +24,7 @@ from mofa_gguf import (
     ModelNotFound,
     Other,
     ProviderNotSupported,
+    QuotaExceeded,
     RateLimited,
     ResponseFormat,
     Timeout,
@@ -138,6 +139,51 @@ async def test_guessing_ahead_can_be_set_for_all_requests(tiny_chat_model: Path)
             answer = await provider.chat(ask("abc abc", **again))
         assert answer.timings is not None
         assert bool(answer.timings.drafted_tokens) == guesses
+
+
+async def test_a_draft_model_guesses_for_all_requests(tiny_chat_model: Path) -> None:
+    again = {"max_tokens": 40, "ignore_eos": True}
+    options = {"model": str(tiny_chat_model), "n_threads": 1, "flash_attn": "off"}
+    async with GGUFProvider(GGUFConfig(**options, speculation="off")) as provider:
+        plain = await provider.chat(ask("abc", **again))
+        with pytest.raises(ConfigError, match="draft_model"):
+            await provider.chat(ask("abc", speculation="draft-model"))
+    config = GGUFConfig(**options, speculation="draft-model", draft_model=str(tiny_chat_model))
+    async with GGUFProvider(config) as provider:
+        ahead = await provider.chat(ask("abc", **again))
+        stats = provider.stats()
+    assert stats is not None
+    assert stats.n_draft_steps > 0
+    assert ahead.timings is not None
+    assert ahead.timings.accepted_tokens > 0
+    assert ahead.content() == plain.content()
+
+
+async def test_a_draft_model_counts_in_the_memory_budget(tiny_chat_model: Path) -> None:
+    from mofa_gguf.engine.options import EngineOptions
+    from mofa_gguf.provider.footprint import footprint
+
+    path = tiny_chat_model
+    alone = footprint(path, EngineOptions(n_threads=1))
+    both = footprint(path, EngineOptions(n_threads=1, draft_model=str(path)))
+    assert both.n_weight_bytes == 2 * alone.n_weight_bytes
+    assert 1.5 * alone.n_bytes < both.n_bytes < 2.5 * alone.n_bytes
+    config = GGUFConfig(
+        model=str(path), n_threads=1, draft_model=str(path), memory_budget=alone.n_bytes
+    )
+    async with GGUFProvider(config) as provider:
+        with pytest.raises(QuotaExceeded):
+            await provider.chat(ask("abc"))
+
+
+async def test_a_draft_model_that_is_not_there_is_named(
+    tiny_chat_model: Path, tmp_path: Path
+) -> None:
+    missing = tmp_path / "missing.gguf"
+    config = GGUFConfig(model=str(tiny_chat_model), n_threads=1, draft_model=str(missing))
+    async with GGUFProvider(config) as provider:
+        with pytest.raises(ModelNotFound, match=r"missing\.gguf"):
+            await provider.chat(ask("abc"))
 
 
 async def test_a_seed_gives_the_same_answer_again(provider: GGUFProvider) -> None:

@@ -30,6 +30,9 @@ class Shape:
     n_ctx: int = 8192
     type: str = "Q4_0"
     """Of the matrices: a key of ``TYPES``."""
+    n_active: int | None = None
+    """Layers behind these take their time and change nothing (quantized models only): one with that
+    many layers says the same."""
 
 
 def write_model(path: Path, shape: Shape | None = None) -> Path:
@@ -39,7 +42,7 @@ def write_model(path: Path, shape: Shape | None = None) -> Path:
     writer = gguf.GGUFWriter(path, "llama")
     _add_metadata(writer, shape)
 
-    def matrix(name: str, rows: int, columns: int) -> None:
+    def matrix(name: str, rows: int, columns: int, *, weight: int = 1) -> None:
         if shape.type == "F16":
             values = random.standard_normal((rows, columns), np.float32) / np.sqrt(columns)
             writer.add_tensor(name, values.astype(np.float16))
@@ -47,7 +50,7 @@ def write_model(path: Path, shape: Shape | None = None) -> Path:
         n_blocks, n_bytes = columns // BLOCK, TYPES[shape.type][0] + 2
         data = random.integers(0, 256, (rows, n_blocks, n_bytes), dtype=np.uint8)
         scale = np.full((rows, n_blocks, 1), 4 / 2 ** (n_bytes // 4) / np.sqrt(columns), np.float16)
-        data[:, :, :2] = scale.view(np.uint8)
+        data[:, :, :2] = (weight * scale).view(np.uint8)
         kind = gguf.GGMLQuantizationType[shape.type]
         writer.add_tensor(name, data.reshape(rows, n_blocks * n_bytes), raw_dtype=kind)
 
@@ -57,15 +60,16 @@ def write_model(path: Path, shape: Shape | None = None) -> Path:
     head = shape.n_embd // shape.n_heads
     matrix("token_embd.weight", shape.n_vocab, shape.n_embd)
     for i in range(shape.n_layers):
+        active = int(shape.n_active is None or i < shape.n_active)
         norm(f"blk.{i}.attn_norm.weight")
         matrix(f"blk.{i}.attn_q.weight", shape.n_embd, shape.n_embd)
         matrix(f"blk.{i}.attn_k.weight", head * shape.n_kv_heads, shape.n_embd)
         matrix(f"blk.{i}.attn_v.weight", head * shape.n_kv_heads, shape.n_embd)
-        matrix(f"blk.{i}.attn_output.weight", shape.n_embd, shape.n_embd)
+        matrix(f"blk.{i}.attn_output.weight", shape.n_embd, shape.n_embd, weight=active)
         norm(f"blk.{i}.ffn_norm.weight")
         matrix(f"blk.{i}.ffn_gate.weight", shape.n_ff, shape.n_embd)
         matrix(f"blk.{i}.ffn_up.weight", shape.n_ff, shape.n_embd)
-        matrix(f"blk.{i}.ffn_down.weight", shape.n_embd, shape.n_ff)
+        matrix(f"blk.{i}.ffn_down.weight", shape.n_embd, shape.n_ff, weight=active)
     norm("output_norm.weight")
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

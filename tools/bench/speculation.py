@@ -1,6 +1,7 @@
 """What guessing ahead from a text's own past is worth, and what it costs where it is worth nothing.
 
-    python -m tools.bench.speculation [--model FILE] [--repeats 3] [--streams 1 4] [--output FILE]
+    python -m tools.bench.speculation [--model FILE] [--draft FILE] [--repeats 3] [--streams 1 4]
+                                      [--output FILE]
 
 A model with random weights does not quote, so it is made to: a script stands in for a constraint
 and allows only the token that comes next. What is computed, sampled and checked is what a model
@@ -11,8 +12,14 @@ that says the same by itself would need. The workloads:
     fresh       no three words in a row were said before: nothing can be guessed
     misleading  words out of eight at random: there is always a guess, and it is mostly wrong
 
+    free        nothing is scripted: what the model says by itself
+
 The roads ("off", "auto", "prompt-lookup") take turns; wall and process time are medians. Without
-``--model`` one of 0.4 B parameters in Q4_0 is made.
+``--model`` one of 0.4 B parameters in Q4_0 is made. With ``--draft`` (the file of a small model
+with the same vocabulary) an engine with it has the roads "auto + draft" and "draft-model", too.
+"made" is one with random weights, which is always wrong about a script; "alike" one with the first
+layers of the model that is made, whose others change nothing: without a script it is nearly always
+right.
 """
 
 from __future__ import annotations
@@ -24,20 +31,41 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mofa_gguf.engine.constraint import TokenConstraint
 from mofa_gguf.engine.engine import Engine
 from mofa_gguf.engine.options import EngineOptions, Speculation
 from mofa_gguf.engine.request import FinishEvent, GenerationRequest
 from mofa_gguf.engine.sampling import SamplingOptions
-from tools.bench.model import write_model
+from tools.bench.model import Shape, write_model
 
 N_PROMPT, N_ANSWER = 256, 96
 MODES: tuple[Speculation, ...] = ("off", "auto", "prompt-lookup")
+SMALL = Shape(n_layers=4, n_embd=512, n_heads=8, n_kv_heads=4, n_ff=1536)
+"""A draft model with random weights and the vocabulary of the model that is made."""
+N_ALIKE = 3
+"""Layers of a draft model that says the same."""
+
+
+@dataclass(frozen=True)
+class Road:
+    """A way to say the answers: a mode, with a draft model or without."""
+
+    mode: Speculation
+    drafts: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.mode} + draft" if self.drafts and self.mode == "auto" else self.mode
+
+
+ROADS = tuple(Road(mode) for mode in MODES)
+DRAFT_ROADS = (Road("auto", drafts=True), Road("draft-model", drafts=True))
 
 
 class Script:
@@ -65,6 +93,11 @@ class Script:
         return []
 
 
+def script(tokens: Sequence[int]) -> Callable[[], TokenConstraint]:
+    """Makes a request's script, as the engine asks for its constraint."""
+    return lambda: Script(tokens)  # type: ignore[return-value]
+
+
 Workload = Callable[[random.Random, int], tuple[list[int], list[int]]]
 """Makes a prompt and the answer to it, out of a vocabulary of a size."""
 
@@ -90,11 +123,16 @@ def misleading(chance: random.Random, n_vocab: int) -> tuple[list[int], list[int
     return chance.choices(few, k=N_PROMPT), chance.choices(few, k=N_ANSWER)
 
 
+def free(chance: random.Random, n_vocab: int) -> tuple[list[int], list[int]]:
+    return _words(chance, n_vocab, N_PROMPT), []
+
+
 WORKLOADS: dict[str, Workload] = {
     "quote": quote,
     "edit": edit,
     "fresh": fresh,
     "misleading": misleading,
+    "free": free,
 }
 
 
@@ -108,7 +146,7 @@ class Row:
 
     workload: str
     streams: int
-    mode: Speculation
+    mode: str
     wall_s: float
     cpu_s: float
     tokens_per_s: float
@@ -117,6 +155,7 @@ class Row:
     cpu_ratio: float
     """The same of process time, which others on the machine disturb less."""
     steps: int
+    draft_steps: int
     drafted: int
     accepted: int
 
@@ -128,6 +167,7 @@ class Run:
     wall_s: float
     cpu_s: float
     n_steps: int
+    n_draft_steps: int
     n_drafted: int
     n_accepted: int
 
@@ -140,65 +180,73 @@ def run(engine: Engine, pairs: Sequence[tuple[list[int], list[int]]], mode: Spec
         GenerationRequest(
             prompt,
             SamplingOptions(temperature=0),
-            max_tokens=len(answer),
-            constraint=lambda answer=answer: Script(answer),  # type: ignore[misc, return-value]
+            max_tokens=len(answer) or N_ANSWER,
+            ignore_eos=not answer,
+            constraint=script(answer) if answer else None,
             speculation=mode,
         )
         for prompt, answer in pairs
     ]
-    before, started, cpu = engine.stats().n_steps, time.monotonic(), time.process_time()
+    before, started, cpu = engine.stats(), time.monotonic(), time.process_time()
     generations = [engine.submit(request) for request in requests]
     ends = [[*generation][-1] for generation in generations]
     wall_s, cpu_s = time.monotonic() - started, time.process_time() - cpu
     finished = [end for end in ends if isinstance(end, FinishEvent)]
-    assert [end.n_generated_tokens for end in finished] == [len(answer) for _, answer in pairs]
+    n_said = [end.n_generated_tokens for end in finished]
+    assert n_said == [len(answer) or N_ANSWER for _, answer in pairs]
+    after = engine.stats()
     return Run(
         wall_s,
         cpu_s,
-        engine.stats().n_steps - before,
+        after.n_steps - before.n_steps,
+        after.n_draft_steps - before.n_draft_steps,
         sum(end.n_drafted_tokens for end in finished),
         sum(end.n_accepted_tokens for end in finished),
     )
 
 
-def measure(engine: Engine, name: str, *, n_streams: int, n_repeats: int) -> list[Row]:
-    """One workload on all roads, which take turns."""
-    n_vocab = engine.model.vocab.n_tokens
-    runs: dict[Speculation, list[Run]] = {mode: [] for mode in MODES}
+def measure(engines: dict[bool, Engine], name: str, *, n_streams: int, n_repeats: int) -> list[Row]:
+    """One workload on all roads, which take turns. ``engines``: that with a draft model is True."""
+    n_vocab = engines[False].model.vocab.n_tokens
+    roads = ROADS + (DRAFT_ROADS if True in engines else ())
+    runs: dict[Road, list[Run]] = {road: [] for road in roads}
     for repeat in range(n_repeats):
-        for n, mode in enumerate(MODES):
+        for n, road in enumerate(roads):
             chance = random.Random(f"{name} {repeat} {n}")
             pairs = [WORKLOADS[name](chance, n_vocab) for _ in range(n_streams)]
-            runs[mode].append(run(engine, pairs, mode))
-    middle = {mode: statistics.median(r.wall_s for r in all_) for mode, all_ in runs.items()}
-    return [
-        Row(
-            name,
-            n_streams,
-            mode,
-            round(middle[mode], 3),
-            round(statistics.median(r.cpu_s for r in all_), 3),
-            round(n_streams * N_ANSWER / middle[mode], 1),
-            round(middle["off"] / middle[mode], 2),
-            round(
-                statistics.median(r.cpu_s for r in runs["off"])
-                / statistics.median(r.cpu_s for r in all_),
-                2,
-            ),
-            int(statistics.median(r.n_steps for r in all_)),
-            int(statistics.median(r.n_drafted for r in all_)),
-            int(statistics.median(r.n_accepted for r in all_)),
-        )
-        for mode, all_ in runs.items()
-    ]
+            runs[road].append(run(engines[road.drafts], pairs, road.mode))
+    plain = runs[ROADS[0]]
+    return [_row(name, n_streams, road, all_, plain) for road, all_ in runs.items()]
+
+
+def _row(name: str, n_streams: int, road: Road, runs: Sequence[Run], plain: Sequence[Run]) -> Row:
+    def middle(name: str, of: Sequence[Run] = runs) -> float:
+        return float(statistics.median(getattr(each, name) for each in of))
+
+    return Row(
+        name,
+        n_streams,
+        road.name,
+        round(middle("wall_s"), 3),
+        round(middle("cpu_s"), 3),
+        round(n_streams * N_ANSWER / middle("wall_s"), 1),
+        round(middle("wall_s", plain) / middle("wall_s"), 2),
+        round(middle("cpu_s", plain) / middle("cpu_s"), 2),
+        int(middle("n_steps")),
+        int(middle("n_draft_steps")),
+        int(middle("n_drafted")),
+        int(middle("n_accepted")),
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--draft", help="a small model's file, or: made, alike")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--n-ctx", type=int, default=8192)
     parser.add_argument("--only", nargs="+", default=list(WORKLOADS), choices=list(WORKLOADS))
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
@@ -206,14 +254,24 @@ def main() -> None:
     print("|", " | ".join(name.replace("_", " ") for name in Row.__annotations__), "|")
     print("|", " | ".join("---" for _ in Row.__annotations__), "|")
     with tempfile.TemporaryDirectory() as folder:
-        model = arguments.model or write_model(Path(folder) / "bench.gguf")
-        engine = Engine.load(model, EngineOptions(n_ctx=8192, n_threads=arguments.threads))
+        alike = arguments.draft == "alike"
+        shape = Shape(n_active=N_ALIKE if alike else None)
+        model = arguments.model or write_model(Path(folder) / "bench.gguf", shape)
+        options = EngineOptions(n_ctx=arguments.n_ctx, n_threads=arguments.threads)
+        engines = {False: Engine.load(model, options)}
+        if arguments.draft is not None:
+            shapes = {"made": SMALL, "alike": Shape(n_layers=N_ALIKE)}
+            draft = arguments.draft
+            if draft in shapes:
+                draft = write_model(Path(folder) / "draft.gguf", shapes[draft])
+            engines[True] = Engine.load(model, replace(options, draft_model=str(draft)))
         for name in arguments.only:
             for n_streams in arguments.streams:
-                for row in measure(engine, name, n_streams=n_streams, n_repeats=arguments.repeats):
+                for row in measure(engines, name, n_streams=n_streams, n_repeats=arguments.repeats):
                     rows.append(row)
                     print("|", " | ".join(str(v) for v in asdict(row).values()), "|", flush=True)
-        engine.close()
+        for engine in engines.values():
+            engine.close()
     if arguments.output:
         arguments.output.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
