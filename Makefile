@@ -10,6 +10,8 @@ TEST_STAMP := $(VENV)/.installed-test
 # The plugins' own environment: mofa-core pins packages that mofa-gguf leaves open.
 PLUGINS := mofa-openai mofa-gguf-node
 PLUGINS_VENV := $(VENV)/plugins
+# What the node's tests have beside it: without mofa and cli, dataflows are left out.
+NODE_EXTRAS ?= test,cli,mofa
 PLUGINS_BIN := $(CURDIR)/$(PLUGINS_VENV)/bin
 PLUGINS_STAMP := $(PLUGINS_VENV)/.installed
 
@@ -52,10 +54,10 @@ test: $(TEST_STAMP)
 	$(BIN)/python -m pytest
 
 $(PLUGINS_STAMP): $(VENV)/pyvenv.cfg pyproject.toml $(PLUGINS:%=plugins/%/pyproject.toml)
-	@echo "Installing the plugins with mofa-core and dora into $(PLUGINS_VENV)"
+	@echo "Installing the plugins into $(PLUGINS_VENV)"
 	$(BIN)/python -m venv $(PLUGINS_VENV)
 	$(PLUGINS_BIN)/python -m pip install --quiet --disable-pip-version-check --editable . \
-	  --editable 'plugins/mofa-openai[test]' --editable 'plugins/mofa-gguf-node[test,cli,mofa]'
+	  --editable 'plugins/mofa-openai[test]' --editable 'plugins/mofa-gguf-node[$(NODE_EXTRAS)]'
 	@touch $@
 
 test-plugins: $(PLUGINS_STAMP)

@@ -22,6 +22,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "contract": (),
     "chat": ("contract",),
     "host": ("contract",),
+    # Files of requests, over any provider.
+    "batch": ("contract", "host"),
     "engine": (),
     # Quantization kernels with the facts of their types, and the checks of a written file.
     "convert": (
@@ -61,6 +63,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "convert",
         "store",
         "host",
+        "batch",
         "server",
         "settings",
         "contract",

@@ -109,7 +109,25 @@ def test_the_engine_gets_plain_values() -> None:
     assert (options.n_ctx, options.cache_type_k, options.n_batch) == (1024, "q8_0", 512)
 
 
+def test_a_draft_model_is_a_path_like_the_model(tmp_path: Path) -> None:
+    options = {"model": "m.gguf", "draft_model": "small/d.gguf"}
+    config = GGUFConfig.from_options(options, base_dir=tmp_path)
+    assert config.draft_model == str(tmp_path / "small/d.gguf")
+
+
+def test_drafts_cannot_be_asked_for_without_a_draft_model() -> None:
+    with pytest.raises(ConfigError, match="needs a draft_model"):
+        GGUFConfig(model="m.gguf", speculation="draft-model")
+
+
 class TestSeveralModels:
+    def test_each_may_have_its_own_draft_model_but_none_is_common(self) -> None:
+        models = {"a": {"model": "a.gguf", "draft_model": "d.gguf"}, "b": "b.gguf"}
+        each = GGUFConfig(models=models).each()
+        assert (each["a"].draft_model, each["b"].draft_model) == ("d.gguf", None)
+        with pytest.raises(ConfigError, match="the table of the model it is for"):
+            GGUFConfig(models=models, draft_model="d.gguf")
+
     def test_each_has_the_common_options_and_its_own(self) -> None:
         config = GGUFConfig(
             n_ctx=1024,

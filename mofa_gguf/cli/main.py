@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from mofa_gguf.cli import (
     ask,
+    batch,
     cache,
     chat,
     convert,
@@ -81,6 +82,7 @@ for _module in (
     ask,
     serve,
     embed,
+    batch,
     inspect,
     plan,
     pull,

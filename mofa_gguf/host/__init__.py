@@ -30,6 +30,7 @@ from mofa_gguf.host.fallback_policy import (
 )
 from mofa_gguf.host.function_tools import FunctionTool
 from mofa_gguf.host.hookspecs import PROJECT_NAME, hookimpl, hookspec
+from mofa_gguf.host.in_flight import BatchItem
 from mofa_gguf.host.llm_config import LLMConfig
 from mofa_gguf.host.loading import load_provider
 from mofa_gguf.host.plugins import PluginProblem
@@ -53,6 +54,7 @@ __all__ = [
     "AsyncChatSession",
     "AsyncLLMClient",
     "BackoffStrategy",
+    "BatchItem",
     "CharBasedEstimator",
     "ChatSession",
     "CircuitBreakerConfig",

@@ -8,6 +8,7 @@ of its own, which a silent request leaves in force.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -23,6 +24,7 @@ from mofa_gguf.contract.requests import ChatCompletionRequest
 from mofa_gguf.contract.responses import ChatCompletionResponse
 from mofa_gguf.host.answers import text_of
 from mofa_gguf.host.formats import as_response_format, read_answer
+from mofa_gguf.host.in_flight import BatchItem, answer_batch
 from mofa_gguf.host.llm_config import LLMConfig
 from mofa_gguf.host.loading import with_retries
 from mofa_gguf.host.retry import LLMRetryPolicy
@@ -196,6 +198,20 @@ class AsyncLLMClient:
         response = await self.chat(conversation, response_format=response_format, **options)
         text_of(response)
         return read_answer(response, response_format)
+
+    def batch(
+        self, conversations: Iterable[Conversation], *, parallel: int = 32, **options: Any
+    ) -> AsyncGenerator[BatchItem[Conversation], None]:
+        """The answers to many conversations, in the order of completion.
+
+        ``parallel`` of them are in flight at any time, so that the provider computes them together;
+        conversations are taken from the iterable as they are needed. One that fails has its error
+        in its item, and the rest goes on; while too many requests wait, they are sent again later.
+        Closing the generator early cancels those in flight. Options are those of ``chat``.
+        """
+        if parallel < 1:
+            raise ConfigError(f"parallel is at least 1, not {parallel}", field="parallel")
+        return answer_batch(partial(self.chat, **options), conversations, limit=parallel)
 
     async def embed(self, text: str) -> list[float]:
         """A text's vector.

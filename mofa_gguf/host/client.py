@@ -16,6 +16,7 @@ from mofa_gguf.contract.chunks import ChatCompletionChunk
 from mofa_gguf.contract.provider import LLMProvider
 from mofa_gguf.contract.responses import ChatCompletionResponse
 from mofa_gguf.host.async_client import AsyncLLMClient, Conversation
+from mofa_gguf.host.in_flight import BatchItem
 from mofa_gguf.host.llm_config import LLMConfig
 from mofa_gguf.host.loading import load_provider
 from mofa_gguf.host.portal import PortalThread
@@ -115,6 +116,14 @@ class LLMClient:
         """As ``AsyncLLMClient.parse``."""
         return self._portal.call(
             partial(self._client.parse, conversation, response_format, **options)
+        )
+
+    def batch(
+        self, conversations: Iterable[Conversation], *, parallel: int = 32, **options: Any
+    ) -> Generator[BatchItem[Conversation], None, None]:
+        """As ``AsyncLLMClient.batch``; the conversations are taken in the client's own thread."""
+        yield from self._portal.iterate(
+            partial(self._client.batch, conversations, parallel=parallel, **options)
         )
 
     def embed(self, text: str) -> list[float]:

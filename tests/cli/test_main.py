@@ -17,6 +17,8 @@ COMMANDS = (
     "chat",
     "ask",
     "embed",
+    "batch",
+    "serve",
     "inspect",
     "pull",
     "providers",
