@@ -35,5 +35,8 @@ def run(
     from mofa_gguf.engine.rpc import serve
 
     # ggml's server never comes back to Python, which would otherwise keep Ctrl+C for itself.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    serve(host, port, n_threads=threads, allow_public=allow_public)
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        serve(host, port, n_threads=threads, allow_public=allow_public)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -100,13 +101,9 @@ def test_a_worker_stays_on_this_machine_unless_told(
 
 
 def test_a_worker_is_started_as_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    import signal
-
     started: list[object] = []
     monkeypatch.setattr(rpc, "serve", lambda *place, **how: started.append((place, how)))
     before = signal.getsignal(signal.SIGINT)
-    try:
-        assert run("worker", "--port", "6000", "--threads", "3").code == 0
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert run("worker", "--port", "6000", "--threads", "3").code == 0
+    assert signal.getsignal(signal.SIGINT) is before
     assert started == [(("127.0.0.1", 6000), {"n_threads": 3, "allow_public": False})]
