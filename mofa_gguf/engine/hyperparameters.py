@@ -19,6 +19,7 @@ from mofa_gguf.engine.header import ArraySummary, GGUFHeader
 
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
+MAX_WINDOW = 2**24  # far beyond any model; llama.cpp adds to it in 32 bits
 _I32 = 2**31 - 1
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 _POOLINGS = range(-1, 5)  # enum llama_pooling_type
@@ -51,7 +52,7 @@ WHOLE: Mapping[str, Bounds] = {
     "attention.value_length": Bounds(1, 2**16),
     "attention.key_length_swa": Bounds(1, 2**16),
     "attention.value_length_swa": Bounds(1, 2**16),
-    "attention.sliding_window": Bounds(0, _I32),
+    "attention.sliding_window": Bounds(0, MAX_WINDOW),
     "attention.shared_kv_layers": Bounds(0, MAX_LAYERS),
     "expert_count": Bounds(0, MAX_EXPERTS),
     "expert_used_count": Bounds(0, MAX_EXPERTS),

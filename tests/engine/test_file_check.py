@@ -80,6 +80,10 @@ HYPERPARAMETERS: dict[str, tuple[Callable[[Parts], None], str]] = {
     "odd rotation": (number("rope.dimension_count", 15), "rope.dimension_count is 15"),
     "rotation beyond the head": (number("rope.dimension_count", 64), "rope.dimension_count is 64"),
     "an unknown scaling": (text("llama.rope.scaling.type", b"x"), "rope.scaling.type is 'x'"),
+    "a window without end": (
+        number("attention.sliding_window", 2**31 - 1),
+        "sliding_window is 2147483647",
+    ),
     "an epsilon below zero": (number("attention.layer_norm_rms_epsilon", -1, F32), "is -1"),
     "no number at all": (number("rope.freq_base", float("nan"), F32), "rope.freq_base is nan"),
     "unheard-of pooling": (number("pooling_type", 77), "pooling_type is 77"),
