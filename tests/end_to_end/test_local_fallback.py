@@ -112,7 +112,7 @@ def test_an_architecture_that_cannot_be_run_makes_way_too(
 
     from tests.support.tiny_gguf import finish_file
 
-    writer.add_tensor("token_embd.weight", np.zeros((4, 8), dtype=np.float32))
+    writer.add_tensor("token_embd.weight", np.zeros((259, 8), dtype=np.float32))
     finish_file(writer)
     trigger = '{ conditions = ["provider_unavailable"] }'
     with LLMClient(load_provider(write("chain", "model = 'strange.gguf'", trigger))) as client:
