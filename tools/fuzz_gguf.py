@@ -312,6 +312,8 @@ def spoil_metadata(parts: Parts, dice: Random) -> None:
 def _rename_architecture(parts: Parts, name: bytes) -> None:
     """Another architecture; half of its hyperparameters come along by their position."""
     before = parts.pair("general.architecture").value
+    if not isinstance(before, bytes):  # spoilt already
+        return
     parts.pair("general.architecture").value = name
     for pair in parts.pairs:
         if pair.key.startswith(before + b"."):
