@@ -45,11 +45,6 @@ class Cursor:
         """More text has come."""
         self.ahead += text
 
-    @property
-    def at_end(self) -> bool:
-        """Everything has come and was read."""
-        return self.final and not self.ahead
-
     def mark(self) -> None:
         """Forget what was read so far."""
         self._read.clear()

@@ -1,15 +1,11 @@
-"""How large a context fits: plain functions of values from the header and the machine."""
+"""What a context takes: plain functions of values from the header."""
 
 from __future__ import annotations
 
 from mofa_gguf.engine.header import GGUFHeader
 from mofa_gguf.engine.tensor_types import TYPES_BY_NAME
 
-MIN_AUTO_CTX = 512
 DEFAULT_TRAINED_CTX = 4096
-_CTX_STEP = 256
-# Half of what is free after the weights: the rest is for compute buffers and the host program.
-_SHARE_FOR_CACHE = 0.5
 
 
 def _per_layer(value: object, n_layers: int) -> list[int]:
@@ -41,20 +37,3 @@ def trained_context(header: GGUFHeader) -> int:
     """Tokens of context the model was trained for, as its file says."""
     value = header.hyperparameter("context_length", DEFAULT_TRAINED_CTX)
     return int(value) if isinstance(value, int) and value > 0 else DEFAULT_TRAINED_CTX
-
-
-def auto_context(
-    header: GGUFHeader, *, type_k: str, type_v: str, available_bytes: int, weights_bytes: int
-) -> int:
-    """The model's trained context, or as much of it as memory has room for.
-
-    ``weights_bytes`` is what the weights will take of ``available_bytes`` (0 where they lie
-    elsewhere). Never less than 512 tokens (or the trained context, if that is smaller).
-    """
-    trained = trained_context(header)
-    per_token = kv_bytes_per_token(header, type_k, type_v)
-    if per_token == 0:
-        return trained
-    room = max(0, available_bytes - weights_bytes) * _SHARE_FOR_CACHE
-    fitting = int(room // per_token) // _CTX_STEP * _CTX_STEP
-    return min(trained, max(MIN_AUTO_CTX, fitting))
