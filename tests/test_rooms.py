@@ -28,14 +28,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # Quantization kernels with the facts of their types, and the checks of a written file.
     "convert": (
         "engine.quantize",
-        "engine.tensor_types",
-        "engine.vocab",
-        "engine.exact",
-        "engine.kept_tokenizer",
-        "engine.normalizing",
-        "engine.logits",
-        "engine.header",
-        "engine.sizing",
+        "engine.files.tensor_types",
+        "engine.tokens.vocab",
+        "engine.tokens.exact",
+        "engine.tokens.kept_tokenizer",
+        "engine.tokens.normalizing",
+        "engine.models.logits",
+        "engine.files.header",
+        "engine.planning.sizing",
         "engine.errors",
     ),
     "store": ("convert",),
@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "plugin": ("contract", "host", "provider", "settings"),
     # OpenAI's API over HTTP. From the engine and the provider: the types of what they report.
-    "server": ("contract", "host", "provider.status", "engine.stats"),
+    "server": ("contract", "host", "provider.status", "engine.running.stats"),
     # A thin room: the contract's types and errors are what the rooms below it speak in.
     # From the engine: what a file says of itself and what the machine has, to show it.
     "cli": (
@@ -67,16 +67,40 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "server",
         "settings",
         "contract",
-        "engine.devices",
-        "engine.header",
+        "engine.machine.devices",
+        "engine.files.header",
         "engine.errors",
-        "engine.fit",
-        "engine.load_plan",
-        "engine.plan",
-        "engine.rpc",
+        "engine.planning.fit",
+        "engine.planning.load_plan",
+        "engine.planning.plan",
+        "engine.machine.rpc",
     ),
     "data": (),
 }
+
+# The floors of the engine, from the ground up: each imports only what stands below it.
+# ``probed`` is a process of its own, and starts an engine.
+ENGINE_FLOORS = (
+    "errors",
+    "options",
+    "events",
+    "native",
+    "files",
+    "quantize",
+    "tokens",
+    "machine",
+    "structure",
+    "speculation",
+    "planning",
+    "models",
+    "cache",
+    "scheduling",
+    "requests",
+    "drafting",
+    "running",
+    "engine",
+    "probed",
+)
 
 # Packages that only the named rooms may import, and those that none may.
 ONLY_IN: dict[str, frozenset[str]] = {
@@ -147,6 +171,10 @@ def _all_imports() -> list[Import]:
 ALL_IMPORTS = _all_imports()
 
 
+def _floor_of(file: Path) -> str:
+    return file.relative_to(PACKAGE / "engine").parts[0].removesuffix(".py")
+
+
 def _is_allowed(found: Import) -> bool:
     inside = found.target.removeprefix("mofa_gguf.")
     if inside == "__version__" or _room_of(inside) == found.room:
@@ -172,6 +200,14 @@ def test_every_folder_and_module_of_the_package_is_a_known_room() -> None:
 def test_a_room_imports_only_what_it_may_of_the_package(room: str) -> None:
     ours = [i for i in ALL_IMPORTS if i.room == room and i.target.split(".")[0] == "mofa_gguf"]
     _refuse(found for found in ours if not _is_allowed(found))
+
+
+def test_the_engine_imports_from_the_floors_below_only() -> None:
+    floors = {name: number for number, name in enumerate(ENGINE_FLOORS)}
+    inside = [i for i in ALL_IMPORTS if i.room == "engine" and i.target.count(".") >= 2]
+    ours = [i for i in inside if i.target.startswith("mofa_gguf.engine.")]
+    assert ours
+    _refuse(i for i in ours if floors[i.target.split(".")[2]] > floors[_floor_of(i.file)])
 
 
 @pytest.mark.parametrize("package", sorted(ONLY_IN))

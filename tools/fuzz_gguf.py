@@ -435,8 +435,8 @@ def use(path: Path) -> None:
     """Load a file and use it as a provider does. Raises the package's own errors."""
     from mofa_gguf.contract import ChatMessage, Role
     from mofa_gguf.engine.options import EngineOptions
-    from mofa_gguf.engine.request import GenerationRequest
-    from mofa_gguf.engine.sampling import SamplingOptions
+    from mofa_gguf.engine.requests.request import GenerationRequest
+    from mofa_gguf.engine.requests.sampling import SamplingOptions
     from mofa_gguf.provider.loaded import LoadedModel
     from mofa_gguf.settings import GGUFConfig
     from mofa_gguf.store import ResolvedModel

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mofa_gguf.engine.tensor_types import TYPES_BY_ID
+from mofa_gguf.engine.files.tensor_types import TYPES_BY_ID
 
 STRING, ARRAY = 8, 9
 # gguf.h, enum gguf_type: struct formats of the fixed-size values.

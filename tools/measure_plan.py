@@ -87,11 +87,11 @@ def _checkpoint(name: str, folder: Path, n_threads: int) -> list[dict[str, objec
 def measure(path: Path, n_ctx: int, n_threads: int) -> dict[str, int]:
     """Load ``path``, fill its context, and compare; bytes by name."""
     os.environ["OMP_NUM_THREADS"] = str(n_threads)
-    from mofa_gguf.engine.devices import list_devices
     from mofa_gguf.engine.engine import Engine
-    from mofa_gguf.engine.fit import plan_load
-    from mofa_gguf.engine.header import read_header
+    from mofa_gguf.engine.files.header import read_header
+    from mofa_gguf.engine.machine.devices import list_devices
     from mofa_gguf.engine.options import EngineOptions
+    from mofa_gguf.engine.planning.fit import plan_load
 
     list_devices()
     before = resident()

@@ -60,7 +60,7 @@ def examine(config: Path | None = None) -> list[Finding]:
 def machine() -> list[Finding]:
     """Python, system, cores and memory."""
     from mofa_gguf import __version__
-    from mofa_gguf.engine.devices import default_threads, memory_and_limit
+    from mofa_gguf.engine.machine.devices import default_threads, memory_and_limit
 
     version = ".".join(str(n) for n in sys.version_info[:3])
     free, limit = memory_and_limit()
@@ -79,8 +79,8 @@ def llama_cpp() -> list[Finding]:
     """Whether llama.cpp loads, what it was built for, and the GPUs it sees."""
     from importlib.metadata import PackageNotFoundError, version
 
-    from mofa_gguf.engine.devices import gpus, has_amx_kernels, list_devices, system_info
-    from mofa_gguf.engine.rpc import has_rpc
+    from mofa_gguf.engine.machine.devices import gpus, has_amx_kernels, list_devices, system_info
+    from mofa_gguf.engine.machine.rpc import has_rpc
 
     try:
         info = system_info()

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mofa_gguf.engine.header import GGUFHeader
+    from mofa_gguf.engine.files.header import GGUFHeader
 
 NAME = "inspect"
 
@@ -40,7 +40,7 @@ def run(
 
 def _inspect_gguf(path: Path, *, tensors: bool, metadata: bool, json: bool) -> None:
     from mofa_gguf.cli.output import columns_table, console, facts_table, print_json, show, size
-    from mofa_gguf.engine.header import read_header
+    from mofa_gguf.engine.files.header import read_header
 
     header = read_header(path)
     facts = gguf_facts(header)

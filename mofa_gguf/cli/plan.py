@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 if TYPE_CHECKING:
-    from mofa_gguf.engine.load_plan import LoadPlan
-    from mofa_gguf.engine.plan import Share
+    from mofa_gguf.engine.planning.load_plan import LoadPlan
+    from mofa_gguf.engine.planning.plan import Share
 
 NAME = "plan"
 

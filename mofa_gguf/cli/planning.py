@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mofa_gguf.engine.load_plan import LoadPlan
+    from mofa_gguf.engine.planning.load_plan import LoadPlan
     from mofa_gguf.settings import GGUFConfig
 
 
@@ -17,8 +17,8 @@ def plan_for(config: GGUFConfig) -> LoadPlan:
     """
     from dataclasses import replace
 
-    from mofa_gguf.engine.fit import plan_load
-    from mofa_gguf.engine.header import read_header
+    from mofa_gguf.engine.files.header import read_header
+    from mofa_gguf.engine.planning.fit import plan_load
     from mofa_gguf.store import resolve, verdict_folder
 
     found = resolve(

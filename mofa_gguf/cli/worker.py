@@ -32,7 +32,7 @@ def run(
     """
     import signal
 
-    from mofa_gguf.engine.rpc import serve
+    from mofa_gguf.engine.machine.rpc import serve
 
     # ggml's server never comes back to Python, which would otherwise keep Ctrl+C for itself.
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)

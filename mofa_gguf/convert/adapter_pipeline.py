@@ -20,7 +20,7 @@ from mofa_gguf.convert.provenance import package_version
 from mofa_gguf.convert.quantizations import QUANTIZATIONS, Quantization
 from mofa_gguf.convert.report import Check, ConversionReport, TensorReport, in_short
 from mofa_gguf.convert.writer import write_gguf
-from mofa_gguf.engine.header import read_header
+from mofa_gguf.engine.files.header import read_header
 
 TYPES = ("F32", "F16", "BF16")
 """What an adapter's matrices may be: their rows are too short for blocks."""

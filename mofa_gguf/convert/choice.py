@@ -15,8 +15,8 @@ from mofa_gguf.convert.mixture import Mixture
 from mofa_gguf.convert.overrides import NO_OVERRIDES, Overrides
 from mofa_gguf.convert.quantizations import Quantization
 from mofa_gguf.convert.roles import TOKEN_EMBEDDINGS, Role, in_order, role_of
+from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME, TensorType
 from mofa_gguf.engine.quantize import needs_importance
-from mofa_gguf.engine.tensor_types import TYPES_BY_NAME, TensorType
 
 # Parts of the names of matrices that are never quantized: norms, routing, small tables,
 # convolutions, recurrent parameters, positions, and parts of image and audio encoders.

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mofa_gguf.convert.errors import ConversionError
-from mofa_gguf.engine.logits import Probe
+from mofa_gguf.engine.models.logits import Probe
 
 MAX_TEXT_BYTES = 1_000_000
 MAX_TOKENS = 4096

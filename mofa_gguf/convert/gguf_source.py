@@ -1,7 +1,7 @@
 """GGUF files as a source of tensors: one file, or a set of parts read as one.
 
-Headers are checked by :mod:`mofa_gguf.engine.header` before anything is taken from them; tensors
-are read a few rows at a time from the mapped files.
+Headers are checked by :mod:`mofa_gguf.engine.files.header` before anything is taken from them;
+tensors are read a few rows at a time from the mapped files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.parts import SPLIT_KEYS, beside, number_of_part
 from mofa_gguf.convert.weights import Rows, Weights
 from mofa_gguf.engine.errors import ModelFileError
-from mofa_gguf.engine.header import GGUFHeader, TensorInfo, read_header
+from mofa_gguf.engine.files.header import GGUFHeader, TensorInfo, read_header
 
 # gguf.h, enum gguf_type: bytes of the values of fixed size.
 _SIZES: Mapping[int, int] = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}

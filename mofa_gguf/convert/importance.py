@@ -22,7 +22,7 @@ from mofa_gguf.convert.errors import ImportanceError
 from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.roles import TOKEN_EMBEDDINGS
 from mofa_gguf.engine.errors import ModelFileError
-from mofa_gguf.engine.header import GGUFHeader, read_header
+from mofa_gguf.engine.files.header import GGUFHeader, read_header
 
 Matrix = npt.NDArray[np.float32]
 

@@ -14,8 +14,8 @@ from mofa_gguf.convert.gguf_format import ALIGNMENT
 from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.plan import Plan
 from mofa_gguf.convert.report import MemoryEstimate
-from mofa_gguf.engine.header import GGUFHeader, TensorInfo
-from mofa_gguf.engine.sizing import kv_bytes_per_token, trained_context
+from mofa_gguf.engine.files.header import GGUFHeader, TensorInfo
+from mofa_gguf.engine.planning.sizing import kv_bytes_per_token, trained_context
 
 BATCH = 512
 """Tokens that llama.cpp computes at once (n_ubatch)."""

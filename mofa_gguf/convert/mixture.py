@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from mofa_gguf.convert.families.base import Traits
 from mofa_gguf.convert.quantizations import Quantization
 from mofa_gguf.convert.roles import Role, layer_of, role_of
-from mofa_gguf.engine.tensor_types import TYPES_BY_NAME, TensorType
+from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME, TensorType
 
 
 @dataclass

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mofa_gguf.convert.errors import OverrideError
+from mofa_gguf.engine.files.tensor_types import TensorType
 from mofa_gguf.engine.quantize import producible_types
-from mofa_gguf.engine.tensor_types import TensorType
 
 
 @dataclass(frozen=True)

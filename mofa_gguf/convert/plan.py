@@ -18,7 +18,7 @@ from mofa_gguf.convert.quantizations import Quantization
 from mofa_gguf.convert.report import TensorReport, in_short
 from mofa_gguf.convert.safetensors_file import FLOAT_TYPES
 from mofa_gguf.convert.weights import Weights
-from mofa_gguf.engine.tensor_types import TYPES_BY_NAME, TensorType
+from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME, TensorType
 
 _BLOCK_TYPES = tuple(name for name, kind in TYPES_BY_NAME.items() if kind.block_size > 1)
 MAX_NAME_BYTES = 63  # GGML_MAX_NAME with its terminator

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mofa_gguf.convert.errors import UnknownQuantization
-from mofa_gguf.engine.tensor_types import TYPES_BY_NAME, TensorType
+from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME, TensorType
 
 
 @dataclass(frozen=True)

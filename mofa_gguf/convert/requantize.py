@@ -37,9 +37,9 @@ from mofa_gguf.convert.safetensors_file import FLOAT_TYPES
 from mofa_gguf.convert.stages import Observer, Stages
 from mofa_gguf.convert.verify import MAX_TOKENS, TEXT, CheckFailed, forward_pass
 from mofa_gguf.engine.errors import EngineError, OutOfMemory
-from mofa_gguf.engine.header import GGUFHeader
+from mofa_gguf.engine.files.header import GGUFHeader
+from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME, TensorType
 from mofa_gguf.engine.quantize import can_dequantize
-from mofa_gguf.engine.tensor_types import TYPES_BY_NAME, TensorType
 
 logger = logging.getLogger(__name__)
 

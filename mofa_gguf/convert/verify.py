@@ -19,7 +19,7 @@ from mofa_gguf.convert.report import Check
 from mofa_gguf.convert.stages import available_cpus
 from mofa_gguf.convert.tokenizer import Kept, Vocabulary, check_vocabulary
 from mofa_gguf.engine.errors import EngineError, OutOfMemory
-from mofa_gguf.engine.logits import Probe
+from mofa_gguf.engine.models.logits import Probe
 
 logger = logging.getLogger(__name__)
 

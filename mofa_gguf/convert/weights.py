@@ -18,8 +18,8 @@ import numpy.typing as npt
 from mofa_gguf.convert.checkpoint import Checkpoint
 from mofa_gguf.convert.errors import BadTensor
 from mofa_gguf.convert.safetensors_file import SafetensorsFile
+from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME
 from mofa_gguf.engine.quantize import dequantize_rows
-from mofa_gguf.engine.tensor_types import TYPES_BY_NAME
 
 Rows = npt.NDArray[Any]
 

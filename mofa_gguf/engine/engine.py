@@ -15,9 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mofa_gguf.engine.context import AbortFlag
-from mofa_gguf.engine.draft_model import check_draft_file, check_target, load_drafter
-from mofa_gguf.engine.embedding import Embedder, EmbeddingTask, longest_input
+from mofa_gguf.engine.cache.parking import IDLE_S
+from mofa_gguf.engine.cache.session import fingerprint, read_session, write_session
+from mofa_gguf.engine.drafting.draft_model import check_draft_file, check_target, load_drafter
 from mofa_gguf.engine.errors import (
     EngineClosed,
     EngineError,
@@ -26,20 +26,20 @@ from mofa_gguf.engine.errors import (
     QueueFull,
     SessionError,
 )
-from mofa_gguf.engine.generation import Generation
-from mofa_gguf.engine.load_plan import LoadPlan
-from mofa_gguf.engine.loading import load_model
-from mofa_gguf.engine.model import Model, refuse_encoder_decoder
+from mofa_gguf.engine.models.context import AbortFlag
+from mofa_gguf.engine.models.loading import load_model
+from mofa_gguf.engine.models.model import Model, refuse_encoder_decoder
 from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.options import EngineOptions
-from mofa_gguf.engine.parking import IDLE_S
-from mofa_gguf.engine.recorder import Recorder
-from mofa_gguf.engine.request import GenerationRequest
-from mofa_gguf.engine.sequence import Sequence as Request
-from mofa_gguf.engine.session import fingerprint, read_session, write_session
-from mofa_gguf.engine.stats import EngineStats, latency_of, speed_of, throughput_of
-from mofa_gguf.engine.tasks import CallTask, SideTask
-from mofa_gguf.engine.worker import Worker
+from mofa_gguf.engine.planning.load_plan import LoadPlan
+from mofa_gguf.engine.requests.generation import Generation
+from mofa_gguf.engine.requests.request import GenerationRequest
+from mofa_gguf.engine.requests.sequence import Sequence as Request
+from mofa_gguf.engine.requests.tasks import CallTask, SideTask
+from mofa_gguf.engine.running.embedding import Embedder, EmbeddingTask, longest_input
+from mofa_gguf.engine.running.recorder import Recorder
+from mofa_gguf.engine.running.stats import EngineStats, latency_of, speed_of, throughput_of
+from mofa_gguf.engine.running.worker import Worker
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import Any
 from mofa_gguf.engine.engine import Engine
 from mofa_gguf.engine.errors import EngineError, ModelFileError
 from mofa_gguf.engine.options import EngineOptions
-from mofa_gguf.engine.request import GenerationRequest
-from mofa_gguf.engine.sampling import SamplingOptions
+from mofa_gguf.engine.requests.request import GenerationRequest
+from mofa_gguf.engine.requests.sampling import SamplingOptions
 
 _OPTIONS = EngineOptions(
     n_ctx=64,

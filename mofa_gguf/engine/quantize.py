@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mofa_gguf.engine.errors import EngineError, InvalidOption
+from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME, TensorType
 from mofa_gguf.engine.native import ggml
-from mofa_gguf.engine.tensor_types import TYPES_BY_NAME, TensorType
 
 # The types that can be made, and where each block of them holds what can become infinite: byte
 # offsets of its float16 scales (block_* structures in ggml/src/ggml-common.h). The others have no

@@ -19,8 +19,8 @@ from mofa_gguf.contract import (
     Timings,
     Usage,
 )
-from mofa_gguf.engine.generation import Generation
-from mofa_gguf.engine.request import ChosenLogprob, FinishEvent, TokenLogprob
+from mofa_gguf.engine.requests.generation import Generation
+from mofa_gguf.engine.requests.request import ChosenLogprob, FinishEvent, TokenLogprob
 from mofa_gguf.provider.completing import AnswerParser
 
 

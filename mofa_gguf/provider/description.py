@@ -10,7 +10,7 @@ from mofa_gguf.chat import ChatTemplate, TemplateError
 from mofa_gguf.contract import ConfigError, ModelCapabilities, ModelInfo
 from mofa_gguf.convert.errors import ConversionError
 from mofa_gguf.engine.errors import ModelFileError
-from mofa_gguf.engine.header import read_header
+from mofa_gguf.engine.files.header import read_header
 from mofa_gguf.provider.loaded import LoadedModel, given_template, template_source
 from mofa_gguf.settings import GGUFConfig
 from mofa_gguf.store import StoreError, locate, preview

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mofa_gguf.engine.devices import gpus
-from mofa_gguf.engine.draft_model import draft_options
-from mofa_gguf.engine.fit import plan_load
-from mofa_gguf.engine.header import read_header
-from mofa_gguf.engine.memory import HostMemory, Room, host_memory
+from mofa_gguf.engine.drafting.draft_model import draft_options
+from mofa_gguf.engine.files.header import read_header
+from mofa_gguf.engine.machine.devices import gpus
+from mofa_gguf.engine.machine.memory import HostMemory, Room, host_memory
 from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.planning.fit import plan_load
 
 _SHARE_OF_FREE = 0.9
 """Of the memory that is free, what an "auto" budget takes: the rest is for the host program."""

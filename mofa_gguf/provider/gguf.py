@@ -25,7 +25,7 @@ from mofa_gguf.contract import (
     Tool,
     gather,
 )
-from mofa_gguf.engine.stats import EngineStats
+from mofa_gguf.engine.running.stats import EngineStats
 from mofa_gguf.provider.answer import ChunkMaker, choice_chunks
 from mofa_gguf.provider.catalog import Catalog
 from mofa_gguf.provider.completing import RawPrompt, check_raw, parser_of, prompt_of

@@ -10,11 +10,11 @@ from typing import Any
 
 from mofa_gguf.chat import ChatTemplate, Shield, cut, default_template
 from mofa_gguf.contract import ChatMessage, ConfigError, Tool
-from mofa_gguf.engine.constraint import ConstraintFactory
 from mofa_gguf.engine.engine import Engine
-from mofa_gguf.engine.header import GGUFHeader
+from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.options import EngineOptions
-from mofa_gguf.engine.vocab import Vocab
+from mofa_gguf.engine.structure.constraint import ConstraintFactory
+from mofa_gguf.engine.tokens.vocab import Vocab
 from mofa_gguf.settings import GGUFConfig
 from mofa_gguf.store import ResolvedModel, resolve
 

@@ -19,7 +19,7 @@ from mofa_gguf.contract import (
     ResponseGatherer,
 )
 from mofa_gguf.engine.events import emit
-from mofa_gguf.engine.request import FinishEvent
+from mofa_gguf.engine.requests.request import FinishEvent
 from mofa_gguf.provider.telemetry import RequestSpan, request_span
 
 logger = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mofa_gguf.contract import ChatCompletionRequest, ConfigError
-from mofa_gguf.engine.grammars import Whitespace
 from mofa_gguf.engine.options import Speculation
-from mofa_gguf.engine.sampling import SamplingOptions
+from mofa_gguf.engine.requests.sampling import SamplingOptions
+from mofa_gguf.engine.structure.grammars import Whitespace
 from mofa_gguf.quantities import read_seconds
 
 # llama.cpp's own defaults, with MoFA's temperature.

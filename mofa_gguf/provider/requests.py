@@ -14,8 +14,8 @@ from mofa_gguf.contract import (
     ProviderNotSupported,
     VideoPart,
 )
-from mofa_gguf.engine.generation import Generation
-from mofa_gguf.engine.request import GenerationRequest
+from mofa_gguf.engine.requests.generation import Generation
+from mofa_gguf.engine.requests.request import GenerationRequest
 from mofa_gguf.provider.description import Abilities
 from mofa_gguf.provider.loaded import LoadedModel, Prompt
 from mofa_gguf.provider.parameters import Parameters, sampling_options

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mofa_gguf.engine.stats import EngineStats
+from mofa_gguf.engine.running.stats import EngineStats
 from mofa_gguf.provider.pool import ModelPool
 
 

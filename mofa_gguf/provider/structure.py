@@ -23,13 +23,13 @@ from mofa_gguf.contract import (
     SpecificToolChoice,
     Tool,
 )
-from mofa_gguf.engine import grammars
-from mofa_gguf.engine.answer_plan import AnswerPlan, Reasoning, Trigger
-from mofa_gguf.engine.constraint import Constraint, TokenConstraint
 from mofa_gguf.engine.errors import ConstraintError
-from mofa_gguf.engine.grammars import Grammar
-from mofa_gguf.engine.schema_check import check_schema
-from mofa_gguf.engine.staged import StagedConstraint
+from mofa_gguf.engine.structure import grammars
+from mofa_gguf.engine.structure.answer_plan import AnswerPlan, Reasoning, Trigger
+from mofa_gguf.engine.structure.constraint import Constraint, TokenConstraint
+from mofa_gguf.engine.structure.grammars import Grammar
+from mofa_gguf.engine.structure.schema_check import check_schema
+from mofa_gguf.engine.structure.staged import StagedConstraint
 from mofa_gguf.provider.parameters import Parameters
 from mofa_gguf.provider.tool_choice import choosable, forces_call, offered_tools
 

@@ -23,7 +23,7 @@ from mofa_gguf.contract import (
     EmbeddingRequest,
     FinishReason,
 )
-from mofa_gguf.engine.request import FinishEvent
+from mofa_gguf.engine.requests.request import FinishEvent
 from mofa_gguf.provider.content import input_attributes, output_attributes
 
 if TYPE_CHECKING:

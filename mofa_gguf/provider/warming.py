@@ -7,8 +7,8 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from mofa_gguf.contract import LLMError
-from mofa_gguf.engine.request import GenerationRequest
-from mofa_gguf.engine.sampling import SamplingOptions
+from mofa_gguf.engine.requests.request import GenerationRequest
+from mofa_gguf.engine.requests.sampling import SamplingOptions
 from mofa_gguf.provider.errors import translated
 from mofa_gguf.provider.loaded import LoadedModel
 from mofa_gguf.provider.pool import ModelPool

@@ -15,7 +15,7 @@ from mofa_gguf.host import FallbackChain
 from mofa_gguf.server.providers import Reporter, each
 
 if TYPE_CHECKING:
-    from mofa_gguf.engine.stats import EngineStats
+    from mofa_gguf.engine.running.stats import EngineStats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX = "mofa_gguf_"

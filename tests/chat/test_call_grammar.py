@@ -11,8 +11,8 @@ import pytest
 
 from mofa_gguf.chat import ChatTemplate
 from mofa_gguf.chat.errors import CallsNotDescribable
-from mofa_gguf.engine.constraint import ConstraintFactory
-from mofa_gguf.engine.vocab import Vocab, VocabFile
+from mofa_gguf.engine.structure.constraint import ConstraintFactory
+from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
 from tests.support.call_families import FORMAT_OF, TOOLS, template, tool
 from tests.support.tiny_vocab import EOS, MARKS, write_vocab
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from mofa_gguf.chat import AnswerForms
-from mofa_gguf.engine import grammars
-from mofa_gguf.engine.answer_plan import AnswerPlan, Trigger
-from mofa_gguf.engine.constraint import ConstraintFactory
-from mofa_gguf.engine.staged import StagedConstraint
-from mofa_gguf.engine.vocab import Vocab, VocabFile
+from mofa_gguf.engine.structure import grammars
+from mofa_gguf.engine.structure.answer_plan import AnswerPlan, Trigger
+from mofa_gguf.engine.structure.constraint import ConstraintFactory
+from mofa_gguf.engine.structure.staged import StagedConstraint
+from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
 from tests.chat.test_call_grammar import check_call
 from tests.chat.test_calls_of_formats import rendered
 from tests.support.call_families import FORMAT_OF, TOOLS, template, tool

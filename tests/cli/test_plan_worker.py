@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mofa_gguf.engine import rpc
-from mofa_gguf.engine.memory import HostMemory, Room
+from mofa_gguf.engine.machine import rpc
+from mofa_gguf.engine.machine.memory import HostMemory, Room
 from tests.cli.conftest import Run
 from tests.support.tiny_gguf import TinyLlama, write_tiny_llama
 
@@ -22,7 +22,7 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     room = Room(20 * 2**20, "a pretended limit")
-    monkeypatch.setattr("mofa_gguf.engine.fit.host_memory", lambda: HostMemory(room))
+    monkeypatch.setattr("mofa_gguf.engine.planning.fit.host_memory", lambda: HostMemory(room))
 
 
 def test_a_plan_says_what_goes_where_and_why(run: Run, model: Path) -> None:

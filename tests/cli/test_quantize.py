@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mofa_gguf.engine.header import read_header
+from mofa_gguf.engine.files.header import read_header
 from tests.cli.conftest import Run
 from tests.cli.tiny_checkpoint import write_tiny_checkpoint
 from tests.support.tiny_gguf import TinyLlama, write_tiny_llama

@@ -21,8 +21,8 @@ from mofa_gguf.convert import (
 )
 from mofa_gguf.convert.adapter_config import read_adapter_config
 from mofa_gguf.convert.safetensors_file import SafetensorsFile
-from mofa_gguf.engine.header import read_header
-from mofa_gguf.engine.logits import Probe
+from mofa_gguf.engine.files.header import read_header
+from mofa_gguf.engine.models.logits import Probe
 from mofa_gguf.engine.options import LoraAdapter
 from tests.convert.makers import PARITY, Tensors, safetensors_bytes
 

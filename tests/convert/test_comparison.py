@@ -17,7 +17,7 @@ import pytest
 
 from mofa_gguf.convert import ConversionError, OutputError, VerificationError, comparison, convert
 from mofa_gguf.convert.comparison import Comparison, compare, read_text
-from mofa_gguf.engine.logits import Probe
+from mofa_gguf.engine.models.logits import Probe
 from tests.convert.makers import PARITY, write_checkpoint
 
 TEXT = "The quick brown fox jumps over the lazy dog. 12 + 30 = 42\n"

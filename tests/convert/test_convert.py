@@ -33,7 +33,7 @@ from mofa_gguf.convert import output as output_module
 from mofa_gguf.convert import verify as verify_module
 from mofa_gguf.convert import writer as writer_module
 from mofa_gguf.engine.errors import ModelFileError
-from mofa_gguf.engine.header import read_header
+from mofa_gguf.engine.files.header import read_header
 from tests.convert.makers import (
     CONFIG,
     llama_tensors,

@@ -16,8 +16,8 @@ from mofa_gguf.convert.plan import Plan, PlannedTensor
 from mofa_gguf.convert.quantizations import QUANTIZATIONS
 from mofa_gguf.convert.weights import computed
 from mofa_gguf.convert.writer import write_gguf
-from mofa_gguf.engine.header import read_header
-from mofa_gguf.engine.tensor_types import TYPES_BY_NAME
+from mofa_gguf.engine.files.header import read_header
+from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME
 
 
 def all_kinds() -> Metadata:

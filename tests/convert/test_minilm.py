@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pytest
 
 from mofa_gguf.convert import ConversionReport, convert
-from mofa_gguf.engine.header import read_header
-from mofa_gguf.engine.logits import Probe
+from mofa_gguf.engine.files.header import read_header
+from mofa_gguf.engine.models.logits import Probe
 
 REFERENCE = Path(__file__).resolve().parents[1] / "data" / "minilm_reference.npz"
 

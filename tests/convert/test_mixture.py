@@ -24,8 +24,8 @@ from mofa_gguf.convert.plan import lacks_importance, make_plan
 from mofa_gguf.convert.quantizations import QUANTIZATIONS
 from mofa_gguf.convert.weights import computed
 from mofa_gguf.convert.writer import write_gguf
-from mofa_gguf.engine.header import read_header
-from mofa_gguf.engine.tensor_types import TYPES_BY_NAME
+from mofa_gguf.engine.files.header import read_header
+from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME
 from tests.convert.llama_quantize import llama_quantize
 from tests.convert.makers import PARITY
 

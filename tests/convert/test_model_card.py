@@ -9,7 +9,7 @@ import pytest
 
 from mofa_gguf.convert import convert
 from mofa_gguf.convert.model_card import read_model_card
-from mofa_gguf.engine.header import read_header
+from mofa_gguf.engine.files.header import read_header
 from tests.convert.makers import write_checkpoint
 
 CARD = """---

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mofa_gguf.convert import convert
-from mofa_gguf.engine.logits import Probe
+from mofa_gguf.engine.models.logits import Probe
 from tests.convert.makers import PARITY
 
 FIXTURES = sorted(path for path in PARITY.iterdir() if path.is_dir())

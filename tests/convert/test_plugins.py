@@ -14,7 +14,7 @@ import pytest
 from mofa_gguf.convert import UnsupportedArchitecture, architectures, convert
 from mofa_gguf.convert.families import known
 from mofa_gguf.convert.plugins import _Hooks, discover, supported
-from mofa_gguf.engine.logits import Probe
+from mofa_gguf.engine.models.logits import Probe
 from mofa_gguf.host import ProviderRegistry, hookspecs
 from tests.cli.conftest import install_plugin
 from tests.convert.makers import CONFIG, llama_tensors, write_checkpoint

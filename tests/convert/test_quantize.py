@@ -31,7 +31,7 @@ from mofa_gguf.convert.importance import Importance, read_importance
 from mofa_gguf.convert.overrides import NO_OVERRIDES, Overrides, read_overrides
 from mofa_gguf.convert.quantizations import QUANTIZATIONS
 from mofa_gguf.engine.errors import OutOfMemory
-from mofa_gguf.engine.header import read_header
+from mofa_gguf.engine.files.header import read_header
 from tests.convert.llama_quantize import llama_quantize
 from tests.convert.makers import write_checkpoint
 from tests.convert.test_importance import write_gguf

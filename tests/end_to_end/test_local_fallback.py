@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mofa_gguf import AsyncLLMClient, FallbackChain, LLMClient, LLMError, LLMProvider, load_provider
-from mofa_gguf.engine.devices import gpus
+from mofa_gguf.engine.machine.devices import gpus
 from tests.support.tiny_gguf import TinyLlama, start_file, write_tiny_llama
 
 N_AT_ONCE = 4

@@ -21,8 +21,8 @@ from mofa_gguf.engine.errors import (
     QueueFull,
 )
 from mofa_gguf.engine.options import EngineOptions
-from mofa_gguf.engine.request import FinishEvent, GenerationRequest, TextEvent
-from mofa_gguf.engine.sampling import SamplingOptions
+from mofa_gguf.engine.requests.request import FinishEvent, GenerationRequest, TextEvent
+from mofa_gguf.engine.requests.sampling import SamplingOptions
 from tests.support.tiny_gguf import TinyLlama, write_tiny_llama
 
 GREEDY = SamplingOptions(temperature=0)
@@ -278,7 +278,7 @@ def test_a_full_queue_answers_at_once(tiny_model: Path) -> None:
 def test_a_refused_request_leaves_nothing_behind(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mofa_gguf.engine.sampling import Sampler
+    from mofa_gguf.engine.requests.sampling import Sampler
 
     engine = Engine.load(tiny_model, EngineOptions(n_threads=1, max_parallel=1, max_queue=1))
     made: list[Sampler] = []
@@ -331,8 +331,8 @@ def test_close_ends_running_and_waiting_requests(tiny_model: Path) -> None:
 def test_a_failed_decode_fails_only_its_request(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mofa_gguf.engine.context import Context
     from mofa_gguf.engine.errors import DecodeFailed
+    from mofa_gguf.engine.models.context import Context
 
     def fail(self: Context) -> None:
         raise DecodeFailed("injected", status=-3)
@@ -400,7 +400,7 @@ def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
 def test_a_required_gpu_that_is_not_there_is_an_error(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mofa_gguf.engine.fit.gpus", list)
+    monkeypatch.setattr("mofa_gguf.engine.planning.fit.gpus", list)
     with pytest.raises(DeviceUnavailable, match="require_gpu"):
         Engine.load(tiny_model, EngineOptions(require_gpu=True))
 

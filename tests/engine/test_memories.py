@@ -10,8 +10,8 @@ import pytest
 
 from mofa_gguf.engine.engine import Engine
 from mofa_gguf.engine.options import EngineOptions
-from mofa_gguf.engine.request import FinishEvent, GenerationRequest, TextEvent
-from mofa_gguf.engine.sampling import SamplingOptions
+from mofa_gguf.engine.requests.request import FinishEvent, GenerationRequest, TextEvent
+from mofa_gguf.engine.requests.sampling import SamplingOptions
 from tests.support.tiny_memories import MEMORIES
 
 GREEDY = SamplingOptions(temperature=0)

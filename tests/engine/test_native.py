@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mofa_gguf.engine import devices
-from mofa_gguf.engine.devices import available_memory_bytes, default_threads, list_devices
+from mofa_gguf.engine.machine import devices
+from mofa_gguf.engine.machine.devices import available_memory_bytes, default_threads, list_devices
 
 
 def test_there_is_a_cpu_device() -> None:

@@ -19,8 +19,8 @@ BEGINNING = """
     from mofa_gguf.engine.engine import Engine
     from mofa_gguf.engine.errors import EngineClosed
     from mofa_gguf.engine.options import EngineOptions
-    from mofa_gguf.engine.request import GenerationRequest
-    from mofa_gguf.engine.sampling import SamplingOptions
+    from mofa_gguf.engine.requests.request import GenerationRequest
+    from mofa_gguf.engine.requests.sampling import SamplingOptions
 
     engine = Engine.load(sys.argv[1], EngineOptions(n_threads=1, n_ctx=65536))
     # It would take minutes.

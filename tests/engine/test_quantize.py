@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from mofa_gguf.engine.errors import InvalidOption
+from mofa_gguf.engine.files.tensor_types import TYPES_BY_ID, TYPES_BY_NAME
 from mofa_gguf.engine.quantize import (
     NotRepresentable,
     can_dequantize,
@@ -17,7 +18,6 @@ from mofa_gguf.engine.quantize import (
     library_type,
     quantize_rows,
 )
-from mofa_gguf.engine.tensor_types import TYPES_BY_ID, TYPES_BY_NAME
 
 PRODUCIBLE = [name for name, kind in TYPES_BY_NAME.items() if can_quantize_to(kind)]
 

@@ -25,7 +25,7 @@ from mofa_gguf import (
     ToolChoice,
     stream_violations,
 )
-from mofa_gguf.engine.scheduler import Scheduler, Task
+from mofa_gguf.engine.scheduling.scheduler import Scheduler, Task
 from tests.provider.test_tool_choice import CLOCK, TEMPLATES, WEATHER, check_call
 from tests.support.tiny_gguf import SPECIALS, TinyLlama, write_tiny_llama
 

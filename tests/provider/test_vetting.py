@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mofa_gguf.contract import ConfigError
-from mofa_gguf.engine import vetting
+from mofa_gguf.engine.files import vetting
 from mofa_gguf.provider.loader import FileLoader
 from mofa_gguf.settings import GGUFConfig
 from mofa_gguf.store import ResolvedModel, clear, verdict_folder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mofa_gguf.engine.header import read_header
+from mofa_gguf.engine.files.header import read_header
 from tests.support.tiny_gguf import write_tiny_llama
 from tools import fuzz_gguf
 from tools.fuzz_gguf import campaign, spoil

@@ -64,8 +64,8 @@ class Ours:
         return resident(os.getpid())
 
     def complete(self, tokens: Sequence[int], n_answer: int) -> Outcome:
-        from mofa_gguf.engine.request import GenerationRequest, TextEvent
-        from mofa_gguf.engine.sampling import SamplingOptions
+        from mofa_gguf.engine.requests.request import GenerationRequest, TextEvent
+        from mofa_gguf.engine.requests.sampling import SamplingOptions
 
         started = time.monotonic()
         request = GenerationRequest(

@@ -25,8 +25,8 @@ import psutil
 from mofa_gguf.engine.engine import Engine
 from mofa_gguf.engine.errors import EngineError
 from mofa_gguf.engine.options import EngineOptions
-from mofa_gguf.engine.request import FinishEvent, GenerationRequest
-from mofa_gguf.engine.sampling import SamplingOptions
+from mofa_gguf.engine.requests.request import FinishEvent, GenerationRequest
+from mofa_gguf.engine.requests.sampling import SamplingOptions
 
 STUCK_AFTER_S = 60.0
 

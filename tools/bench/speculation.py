@@ -37,11 +37,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mofa_gguf.engine.constraint import TokenConstraint
 from mofa_gguf.engine.engine import Engine
 from mofa_gguf.engine.options import EngineOptions, Speculation
-from mofa_gguf.engine.request import FinishEvent, GenerationRequest
-from mofa_gguf.engine.sampling import SamplingOptions
+from mofa_gguf.engine.requests.request import FinishEvent, GenerationRequest
+from mofa_gguf.engine.requests.sampling import SamplingOptions
+from mofa_gguf.engine.structure.constraint import TokenConstraint
 from tools.bench.model import Shape, write_model
 
 N_PROMPT, N_ANSWER = 256, 96

@@ -23,15 +23,15 @@ from typing import Any
 
 from mofa_gguf.chat import ChatTemplate, Shield, cut
 from mofa_gguf.contract import ChatMessage, Tool, ToolCall
-from mofa_gguf.engine import grammars
-from mofa_gguf.engine.answer_plan import AnswerPlan, Trigger
-from mofa_gguf.engine.constraint import ConstraintFactory, TokenConstraint
 from mofa_gguf.engine.engine import Engine
 from mofa_gguf.engine.options import EngineOptions
-from mofa_gguf.engine.request import FinishEvent, GenerationRequest
-from mofa_gguf.engine.sampling import SamplingOptions
-from mofa_gguf.engine.staged import StagedConstraint
-from mofa_gguf.engine.vocab import Vocab, VocabFile
+from mofa_gguf.engine.requests.request import FinishEvent, GenerationRequest
+from mofa_gguf.engine.requests.sampling import SamplingOptions
+from mofa_gguf.engine.structure import grammars
+from mofa_gguf.engine.structure.answer_plan import AnswerPlan, Trigger
+from mofa_gguf.engine.structure.constraint import ConstraintFactory, TokenConstraint
+from mofa_gguf.engine.structure.staged import StagedConstraint
+from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
 from tools.bench.model import write_model
 
 N_ANSWER = 64

@@ -1,8 +1,8 @@
 """What a file must hold so that text is tokenized exactly as the checkpoint does it.
 
 Nothing, where llama.cpp agrees on every text there is to try. Else the Unicode form, where that is
-all that is missing; else the checkpoint's whole tokenizer. See :mod:`mofa_gguf.engine.exact`, which
-reads them again.
+all that is missing; else the checkpoint's whole tokenizer. See
+:mod:`mofa_gguf.engine.tokens.exact`, which reads them again.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from mofa_gguf.convert.tokenizer.battery import FULL
 from mofa_gguf.convert.tokenizer.hf_json import TokenizerJson
 from mofa_gguf.convert.tokenizer.rare import RareText, rare_texts
 from mofa_gguf.convert.tokenizer.reference import HuggingFaceReference, ReferenceTokenizer
-from mofa_gguf.engine.exact import exact_tokenizer
-from mofa_gguf.engine.kept_tokenizer import KEPT_KEY
-from mofa_gguf.engine.normalizing import FORM_KEY, UnicodeForm
-from mofa_gguf.engine.vocab import Vocab
+from mofa_gguf.engine.tokens.exact import exact_tokenizer
+from mofa_gguf.engine.tokens.kept_tokenizer import KEPT_KEY
+from mofa_gguf.engine.tokens.normalizing import FORM_KEY, UnicodeForm
+from mofa_gguf.engine.tokens.vocab import Vocab
 
 
 class Kept(Enum):

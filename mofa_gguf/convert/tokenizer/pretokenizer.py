@@ -26,7 +26,7 @@ from mofa_gguf.convert.tokenizer.reference import HuggingFaceReference, shielded
 from mofa_gguf.convert.tokenizer.vocabulary import TokenType
 from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
 from mofa_gguf.engine.errors import EngineError
-from mofa_gguf.engine.vocab import VocabFile
+from mofa_gguf.engine.tokens.vocab import VocabFile
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.tokenizer.added import token_type
 from mofa_gguf.convert.tokenizer.hf_json import TokenizerJson
 from mofa_gguf.convert.tokenizer.vocabulary import TokenType
-from mofa_gguf.engine import kept_tokenizer
-from mofa_gguf.engine.normalizing import FORMS, UnicodeForm
+from mofa_gguf.engine.tokens import kept_tokenizer
+from mofa_gguf.engine.tokens.normalizing import FORMS, UnicodeForm
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from mofa_gguf.convert.tokenizer import (
     check_vocabulary,
 )
 from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
-from mofa_gguf.engine.vocab import VocabFile
+from mofa_gguf.engine.tokens.vocab import VocabFile
 from tests.convert.tokenizer.makers import (
     LLAMA3,
     QWEN2,

@@ -14,9 +14,9 @@ from mofa_gguf.convert.tokenizer import Kept, Vocabulary, build_vocabulary, chec
 from mofa_gguf.convert.tokenizer.battery import FULL
 from mofa_gguf.convert.tokenizer.rare import rare_texts
 from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
-from mofa_gguf.engine.kept_tokenizer import KEPT_KEY
-from mofa_gguf.engine.normalizing import FORM_KEY
-from mofa_gguf.engine.vocab import VocabFile
+from mofa_gguf.engine.tokens.kept_tokenizer import KEPT_KEY
+from mofa_gguf.engine.tokens.normalizing import FORM_KEY
+from mofa_gguf.engine.tokens.vocab import VocabFile
 from tests.convert.tokenizer.makers import (
     QWEN2,
     as_hugging_face,

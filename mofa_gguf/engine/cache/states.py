@@ -1,0 +1,65 @@
+"""Cached cells as bytes, and back: what sessions on disk and parked prefixes are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from mofa_gguf.engine.cache.radix import PrefixCache
+
+_NO_TOKEN = -1
+
+
+class StateMemory(Protocol):
+    """The operations on a sequence's state that are needed here."""
+
+    def state_of(self, sequence: int) -> bytes:
+        """A sequence's cells as bytes."""
+
+    def restore(self, sequence: int, state: bytes) -> None:
+        """Fill an empty sequence. Raises DecodeFailed."""
+
+    def remove(self, sequence: int, start: int, end: int) -> None:
+        """Take ``sequence`` off its cells at positions ``start`` to ``end`` (-1: its end)."""
+
+
+class CellStates:
+    """Reads the cells of cached prefixes and puts such cells into the cache."""
+
+    def __init__(self, cache: PrefixCache, memory: StateMemory) -> None:
+        self._cache = cache
+        self._memory = memory
+
+    def read(self, tokens: Sequence[int]) -> tuple[int, bytes] | None:
+        """How many of ``tokens`` are cached from the beginning, and the state of those cells.
+
+        None when every sequence is in use. Raises DecodeFailed.
+        """
+        lease = self._cache.open([*tokens, _NO_TOKEN])  # a lease shares all but the last token
+        if lease is None:
+            return None
+        try:
+            return lease.n_tokens, self.of_sequence(lease.sequence) if lease.n_tokens else b""
+        finally:
+            self._cache.close(lease)
+
+    def of_sequence(self, sequence: int) -> bytes:
+        """The state of a sequence's cells. Raises DecodeFailed."""
+        return self._memory.state_of(sequence)
+
+    def write(self, tokens: Sequence[int], state: bytes, *, n_kept: int) -> bool:
+        """Put the state of ``tokens`` into the cache and keep the first ``n_kept`` cells.
+
+        Cells for all of it must be free. False when every sequence is in use. Raises DecodeFailed.
+        """
+        lease = self._cache.open([])
+        if lease is None:
+            return False
+        try:
+            self._memory.restore(lease.sequence, state)
+            if n_kept < len(tokens):
+                self._memory.remove(lease.sequence, n_kept, -1)
+            self._cache.extend(lease, tokens[:n_kept])
+        finally:
+            self._cache.close(lease)
+        return True

@@ -1,0 +1,1 @@
+"""Tokens guessed ahead for running sequences, by a draft model or from their own text."""

@@ -1,0 +1,1 @@
+"""GGUF files: reading the header, and every check in front of llama.cpp."""

@@ -1,0 +1,1 @@
+"""What this machine and its neighbours offer: backends, devices, memory, workers."""

@@ -1,0 +1,1 @@
+"""A model's weights in memory, its contexts and adapters."""

@@ -1,0 +1,205 @@
+"""A ``llama_context``: the KV cache and the computation of batches."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mofa_gguf.engine.errors import DecodeFailed, OutOfMemory
+from mofa_gguf.engine.models.model import Model
+from mofa_gguf.engine.native import llama, take_errors
+from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.planning.context_params import ContextShape, context_params, max_ubatch
+
+NO_ROOM = 1
+RANK = 4  # llama.h, LLAMA_POOLING_TYPE_RANK
+
+
+class AbortFlag:
+    """Set from any thread, it ends a running decode at the next graph node.
+
+    ggml asks its abort callback before every node. A Python callback would take the GIL a
+    thousand times a token, so the callback is C's ``strlen`` on a buffer of ours: 0 while the
+    buffer is empty, 1 once it holds a letter.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = ctypes.create_string_buffer(2)
+        strlen = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p)
+        self.callback = llama().ggml_abort_callback(strlen.value)
+        self.data = ctypes.cast(self._buffer, ctypes.c_void_p)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether :meth:`set` was called."""
+        return self._buffer[0] != b"\0"
+
+    def set(self) -> None:
+        """Abort what is running, and whatever runs later."""
+        self._buffer[0] = b"x"
+
+
+class Context:
+    """Owner of a ``llama_context`` and its batch. Used by one thread at a time.
+
+    ``n_ctx``: tokens its cache holds; ``n_batch``: most tokens a :meth:`run` takes; ``n_outputs``:
+    most of them that have outputs (0: all).
+    Raises OutOfMemory when cache or buffers cannot be allocated.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        options: EngineOptions,
+        *,
+        n_ctx: int,
+        n_batch: int,
+        n_sequences: int = 1,
+        pooling: int | None = None,
+        abort: AbortFlag | None = None,
+        n_outputs: int = 0,
+    ) -> None:
+        library = llama()
+        most = max_ubatch(options)
+        shape = ContextShape(n_ctx, n_batch, n_sequences, pooling, most, n_outputs)
+        params = context_params(options, shape)
+        self._ranks = pooling == RANK
+        self._abort = abort
+        if abort is not None:
+            params.abort_callback = abort.callback
+            params.abort_callback_data = abort.data
+        take_errors()
+        self._model = model
+        self._batch: Any = None
+        self._handle = library.llama_init_from_model(model.handle, params)
+        if not self._handle:
+            reason = "; ".join(take_errors()) or "llama.cpp gave no reason"
+            raise OutOfMemory(
+                f"a context of {n_ctx} tokens could not be made ({reason}); "
+                "use a smaller n_ctx or a smaller KV cache type"
+            )
+        model.adapters.apply(self._handle)
+        self.n_ctx: int = library.llama_n_ctx(self._handle)
+        self.n_batch = n_batch
+        self._n_outputs = min(n_outputs, n_batch) or n_batch
+        self._batch = library.llama_batch_init(n_batch, 0, 1)
+        self._memory = library.llama_get_memory(self._handle)
+        self._llama = library
+
+    @property
+    def handle(self) -> Any:
+        """``llama_context *``."""
+        return self._handle
+
+    def fill(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        outputs: Sequence[bool],
+    ) -> None:
+        """Put tokens into the batch, each with position, sequence and whether it has an output.
+
+        Raises DecodeFailed for more outputs than the context was made for, which llama.cpp answers
+        by ending the process.
+        """
+        n_outputs = sum(outputs)
+        if n_outputs > self._n_outputs:
+            raise DecodeFailed(
+                f"a batch with {n_outputs} outputs cannot be computed: the context was made for "
+                f"{self._n_outputs}"
+            )
+        batch = self._batch
+        assert 0 < len(tokens) <= self.n_batch
+        batch.n_tokens = len(tokens)
+        for i, token in enumerate(tokens):
+            batch.token[i] = token
+            batch.pos[i] = positions[i]
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = sequences[i]
+            batch.logits[i] = outputs[i]
+
+    def run(self) -> None:
+        """Compute the filled batch."""
+        take_errors()
+        status: int = self._llama.llama_decode(self._handle, self._batch)
+        self._model.check_devices()
+        if status == 0:
+            return
+        reason = "; ".join(take_errors())
+        if status == NO_ROOM:
+            reason = reason or "the KV cache has no room for the batch"
+        raise DecodeFailed(
+            f"llama.cpp could not compute a batch of {self._batch.n_tokens} tokens "
+            f"(status {status}{': ' + reason if reason else ''})",
+            status=status,
+        )
+
+    def logits(self, index: int) -> npt.NDArray[np.float32]:
+        """Logits of the batch's token ``index`` (-1: the last): a view, valid until the next run.
+
+        Shape ``(n_vocab,)``.
+        """
+        pointer = self._llama.llama_get_logits_ith(self._handle, index)
+        view: npt.NDArray[np.float32] = np.ctypeslib.as_array(
+            pointer, shape=(self._model.vocab.n_tokens,)
+        )
+        return view
+
+    def pooled(self, sequence: int) -> npt.NDArray[np.float32]:
+        """A copy of the pooled vector of ``sequence``, shape ``(n_embd,)``.
+
+        With pooling by a classification head it is the head's outputs, shape ``(n_cls_out,)``.
+        """
+        pointer = self._llama.llama_get_embeddings_seq(self._handle, sequence)
+        if not pointer:
+            raise DecodeFailed("llama.cpp gave no embedding for a sequence")
+        n_values = self._model.n_cls_out if self._ranks else self._model.n_embd
+        return np.array(pointer[:n_values], dtype=np.float32)
+
+    def copy(self, source: int, target: int, start: int, end: int) -> None:
+        """Let ``target`` share the cells of ``source`` at positions ``start`` to ``end``."""
+        self._llama.llama_memory_seq_cp(self._memory, source, target, start, end)
+
+    def remove(self, sequence: int, start: int, end: int) -> None:
+        """Take a sequence off its cells from ``start`` to ``end`` (-1: to its end).
+
+        Raises DecodeFailed if this memory cannot drop a part of a sequence.
+        """
+        if not self._llama.llama_memory_seq_rm(self._memory, sequence, start, end):
+            raise DecodeFailed(f"the KV cache cannot drop positions {start} to {end}")
+
+    def state_of(self, sequence: int) -> bytes:
+        """A sequence's cells as bytes."""
+        size: int = self._llama.llama_state_seq_get_size(self._handle, sequence)
+        buffer = (ctypes.c_uint8 * size)()
+        n_bytes = self._llama.llama_state_seq_get_data(self._handle, buffer, size, sequence)
+        if n_bytes != size:
+            raise DecodeFailed(f"llama.cpp gave {n_bytes} bytes of a state of {size}")
+        return bytes(buffer)
+
+    def restore(self, sequence: int, state: bytes) -> None:
+        """Fill an empty sequence with cells that :meth:`state_of` gave. Raises DecodeFailed."""
+        take_errors()
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        if not self._llama.llama_state_seq_set_data(self._handle, buffer, len(state), sequence):
+            reason = "; ".join(take_errors()) or "it gave no reason"
+            raise DecodeFailed(f"llama.cpp could not take the saved state ({reason})")
+
+    def clear(self) -> None:
+        """Empty the KV cache."""
+        if self._memory:
+            self._llama.llama_memory_clear(self._memory, True)
+
+    def close(self) -> None:
+        """Free context and batch; may be called twice."""
+        if self._batch is not None:
+            self._llama.llama_batch_free(self._batch)
+            self._batch = None
+        if self._handle:
+            self._llama.llama_free(self._handle)
+            self._handle = None

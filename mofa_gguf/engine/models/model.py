@@ -1,0 +1,250 @@
+"""A model's weights in memory: loading, what was asked for and what was got."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mofa_gguf.engine.errors import (
+    DeviceLost,
+    ModelFileError,
+    OutOfMemory,
+    UnsupportedModel,
+)
+from mofa_gguf.engine.files.header import GGUFHeader
+from mofa_gguf.engine.machine.devices import available_memory_bytes
+from mofa_gguf.engine.machine.rpc import guards_of
+from mofa_gguf.engine.models.lora import LoadedAdapters, load_adapters
+from mofa_gguf.engine.native import llama, logged, take_errors
+from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.planning.ledger import Reservation
+from mofa_gguf.engine.planning.load_params import model_params
+from mofa_gguf.engine.planning.load_plan import LoadPlan
+from mofa_gguf.engine.tokens.vocab import Vocab
+
+logger = logging.getLogger(__name__)
+
+POOLING_NAMES = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
+# Our own key beside llama.cpp's: every id that ends a generation, as the checkpoint lists them.
+EOS_IDS_KEY = "tokenizer.ggml.eos_token_ids"
+
+
+@dataclass(frozen=True)
+class Offload:
+    """Layers on the GPU: how many were asked for, how many are there, and on which devices."""
+
+    requested: int | str
+    n_layers: int
+    n_total: int
+    devices: tuple[str, ...]
+    cpu_experts: tuple[int, ...] = ()
+    """Layers on the GPU whose experts stay with the CPU."""
+
+
+class Model:
+    """Owner of a ``llama_model``. Contexts made from it must be closed first."""
+
+    def __init__(self, header: GGUFHeader, load: LoadPlan, handle: Any, buffers: object) -> None:
+        plan = load.plan
+        names = load.placing.devices
+        self.path = header.path
+        self.header = header
+        self.plan = plan
+        self.offload = Offload(
+            load.requested_layers, plan.n_gpu_layers, plan.n_total, names, plan.cpu_experts
+        )
+        self._guards = guards_of(names)
+        self._buffers = buffers  # ctypes arrays that llama.cpp keeps pointers to
+        self._handle = handle
+        self._lock = threading.Lock()
+        library = llama()
+        self.adapters = LoadedAdapters()
+        self.reservation: Reservation | None = None
+        """What was promised to this model; released with it."""
+        self.vocab = Vocab(
+            library.llama_model_get_vocab(handle),
+            owner=self,
+            metadata=header.metadata,
+            path=header.path,
+        )
+        self.n_ctx_train: int = library.llama_model_n_ctx_train(handle)
+        self.n_embd: int = library.llama_model_n_embd(handle)
+        self.n_cls_out: int = library.llama_model_n_cls_out(handle)
+        self.n_layers: int = library.llama_model_n_layer(handle)
+        self.n_parameters: int = library.llama_model_n_params(handle)
+        self.n_bytes: int = library.llama_model_size(handle)
+        self.description = self._describe()
+        self.eog_ids = self._end_of_generation()
+
+    @classmethod
+    def load(
+        cls,
+        header: GGUFHeader,
+        load: LoadPlan,
+        *,
+        progress: Callable[[float], None] | None = None,
+    ) -> Model:
+        """Load the file that ``header`` is of, as planned; blocks until its weights are there.
+
+        ``progress`` is called with the loaded share, 0 to 1; what it raises ends the loading and
+        comes out of here. Raises ModelFileError (or UnsupportedModel), DeviceLost, InvalidOption
+        or OutOfMemory.
+        """
+        path = header.path
+        stopped: list[BaseException] = []
+        params, buffers = model_params(load.options, load.placing, use_mmap=load.options.use_mmap)
+        if progress is not None:
+            params.progress_callback = _reporter(progress, stopped)
+            buffers.append(params.progress_callback)
+        take_errors()
+        with logged() as lines:
+            handle = llama().llama_model_load_from_file(os.fsencode(path), params)
+        if stopped:
+            if handle:
+                llama().llama_model_free(handle)
+            raise stopped[0]
+        if not handle:
+            raise _load_error(path, header, take_errors())
+        _tell_unlocked(path, load.options, lines)
+        logger.info("loaded %s (%s)", path.name, header.architecture)
+        model = cls(header, load, handle, buffers)
+        try:
+            model.check_devices()
+            model.adapters = load_adapters(handle, header, load.options.lora)
+        except BaseException:
+            model.close()
+            raise
+        return model
+
+    @property
+    def handle(self) -> Any:
+        """``llama_model *``."""
+        return self._handle
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether the model only reads (BERT and its kin): it embeds, but cannot generate."""
+        return self.header.hyperparameter("attention.causal", True) is False
+
+    @property
+    def pooling(self) -> str | None:
+        """How the model's file says that token vectors are pooled; None where it says nothing."""
+        value = self.header.hyperparameter("pooling_type")
+        return POOLING_NAMES.get(value) if isinstance(value, int) else None
+
+    @property
+    def lost_devices(self) -> tuple[str, ...]:
+        """Workers that held layers of this model and went away: it computes nonsense now."""
+        return tuple(guard.server for guard in self._guards if guard.lost)
+
+    def check_devices(self) -> None:
+        """Raises DeviceLost if a worker with layers of this model went away."""
+        if self._guards and (lost := self.lost_devices):
+            raise DeviceLost(lost)
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the model has a head that says how well two texts fit together.
+
+        Its first output is that: the only one, or the "yes" of a model that answers yes or no.
+        """
+        if self.pooling != "rank":
+            return False
+        label: bytes | None = llama().llama_model_cls_label(self._handle, 0)
+        return self.n_cls_out == 1 or label == b"yes"
+
+    def close(self) -> None:
+        """Free the weights; may be called twice."""
+        with self._lock:
+            if self._handle:
+                llama().llama_model_free(self._handle)
+                self._handle = None
+                if self.reservation is not None:
+                    self.reservation.release()
+
+    def _describe(self) -> str:
+        buffer = ctypes.create_string_buffer(256)
+        llama().llama_model_desc(self._handle, buffer, len(buffer))
+        return buffer.value.decode("utf-8", errors="replace")
+
+    def _end_of_generation(self) -> frozenset[int]:
+        listed = self.header.metadata.get(EOS_IDS_KEY, [])
+        own = {i for i in listed if isinstance(i, int) and 0 <= i < self.vocab.n_tokens}
+        known = (i for i in range(self.vocab.n_tokens) if self.vocab.is_eog(i))
+        return frozenset(own.union(known))
+
+
+def _reporter(progress: Callable[[float], None], stopped: list[BaseException]) -> Any:
+    """A callback for llama.cpp; ``stopped`` gets what ``progress`` raises."""
+
+    def report(share: float, _user_data: object) -> bool:
+        try:
+            progress(share)
+        except BaseException as error:  # noqa: BLE001 - must not pass through C
+            stopped.append(error)
+            return False
+        return True
+
+    return llama().llama_progress_callback(report)
+
+
+def _tell_unlocked(path: Path, options: EngineOptions, lines: list[str]) -> None:
+    """Say so if the weights could not be locked in memory; they are used all the same."""
+    failed = next((line for line in lines if "failed to mlock" in line), None)
+    if options.use_mlock and failed is not None:
+        logger.warning(
+            "%s could not be locked in memory (use_mlock) and may be swapped out; raise the limit "
+            "on locked memory (ulimit -l): %s",
+            path.name,
+            failed,
+        )
+
+
+def _load_error(path: Path, header: GGUFHeader, reasons: list[str]) -> Exception:
+    """The error for a load that llama.cpp refused, told from what it logged."""
+    text = " ".join(reasons)
+    lowered = text.lower()
+    if "unknown model architecture" in lowered:
+        return UnsupportedModel(
+            path,
+            f"this version of llama.cpp cannot run the architecture {header.architecture!r}",
+            architecture=header.architecture,
+        )
+    if any(sign in lowered for sign in ("out of memory", "failed to allocate", "unable to alloc")):
+        needed, free = header.n_tensor_bytes / 2**30, available_memory_bytes() / 2**30
+        return OutOfMemory(
+            f"{path.name} needs {needed:.1f} GiB for its weights and {free:.1f} GiB are free; "
+            "use a smaller quantization or fewer n_gpu_layers"
+        )
+    return ModelFileError(path, f"llama.cpp could not load it ({text or 'it gave no reason'})")
+
+
+def refuse_encoder_decoder(model: Model) -> None:
+    """Raises UnsupportedModel for what needs an encoder's output to generate (T5 and its kin)."""
+    library = llama()
+    if library.llama_model_has_encoder(model.handle) and library.llama_model_has_decoder(
+        model.handle
+    ):
+        raise UnsupportedModel(
+            model.path,
+            f"{model.header.architecture} is an encoder-decoder model, which cannot be run here",
+            architecture=model.header.architecture,
+        )
+
+
+def can_share(model: Model) -> bool:
+    """Whether the model's memory can drop and share parts of sequences.
+
+    Recurrent and hybrid models keep a state, not a cell for each token.
+    """
+    library = llama()
+    return not (
+        library.llama_model_is_recurrent(model.handle)
+        or library.llama_model_is_hybrid(model.handle)
+    )

@@ -1,0 +1,1 @@
+"""What a model will take, where it goes and with which parameters: known before it is loaded."""

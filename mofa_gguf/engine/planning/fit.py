@@ -1,0 +1,91 @@
+"""A plan for a file on this machine: facts, dry load, devices and limits put together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from mofa_gguf.engine.errors import DeviceUnavailable, InvalidOption
+from mofa_gguf.engine.files.header import GGUFHeader
+from mofa_gguf.engine.files.vetting import vet
+from mofa_gguf.engine.machine.devices import Device, gpus
+from mofa_gguf.engine.machine.memory import HostMemory, host_memory
+from mofa_gguf.engine.machine.rpc import worker_devices
+from mofa_gguf.engine.options import AUTO, EngineOptions
+from mofa_gguf.engine.planning.facts import all_tensors, model_facts
+from mofa_gguf.engine.planning.load_plan import LoadPlan
+from mofa_gguf.engine.planning.planner import Planner
+
+logger = logging.getLogger(__name__)
+
+
+def plan_load(
+    header: GGUFHeader,
+    options: EngineOptions,
+    *,
+    devices: Sequence[Device] | None = None,
+    memory: HostMemory | None = None,
+    device_share: float = 1.0,
+) -> LoadPlan:
+    """The plan for loading a file with these options, here and now.
+
+    ``devices`` and ``memory`` replace what the machine says of itself; ``device_share`` is the
+    part of the devices' free memory that may be taken. Raises ModelFileError for a file that
+    llama.cpp should not see (:func:`vet`), DeviceUnavailable if a GPU is required and there is
+    none, and InvalidOption.
+    A plan that does not fit is returned; :meth:`LoadPlan.check` refuses it.
+    """
+    vet(header, options)
+    tensors = all_tensors(header)
+    facts = model_facts(header, tensors)
+    if devices is None:
+        devices = [*gpus(), *worker_devices(options.rpc_servers)]
+    found = usable_devices(options, devices)
+    memory = memory or host_memory()
+    planner = Planner(header.path, facts, tensors, options, found, memory, device_share)
+    loads = [planner.plan(use_mmap=use_mmap) for use_mmap in planner.mappings()]
+    return next((load for load in loads if load.plan.fits), loads[0])
+
+
+def usable_devices(options: EngineOptions, found: Sequence[Device]) -> tuple[Device, ...]:
+    """The devices that layers may go to, those of this machine first.
+
+    As llama.cpp does: integrated graphics only where there is nothing else; with the split mode
+    "none" the main GPU alone.
+    """
+    proper = [device for device in found if device.kind in ("gpu", "rpc")]
+    devices = proper or [device for device in found if device.kind == "igpu"]
+    devices.sort(key=lambda device: device.kind == "rpc")
+    if options.require_gpu and not devices:
+        raise DeviceUnavailable(
+            "a GPU is required (require_gpu) but this build of llama.cpp finds none; "
+            "install a GPU build of llama-cpp-python or set require_gpu to false"
+        )
+    if not devices:
+        _say_once(options)
+    if len(options.tensor_split) > len(devices) > 0:
+        raise InvalidOption(
+            "tensor_split", f"names {len(options.tensor_split)} devices of {len(devices)}"
+        )
+    if devices and options.split_mode == "none":
+        if options.main_gpu >= len(devices):
+            known = ", ".join(device.name for device in devices)
+            raise InvalidOption("main_gpu", f"is {options.main_gpu}, but there are only {known}")
+        devices = [devices[options.main_gpu]]
+    return tuple(devices)
+
+
+_said: set[str] = set()
+
+
+def _say_once(options: EngineOptions) -> None:
+    """Options that ask for a GPU, in a build that finds none: once for each of them."""
+    asked = []
+    if options.n_gpu_layers not in (AUTO, 0):
+        asked.append(f"n_gpu_layers={options.n_gpu_layers}")
+    if options.tensor_split:
+        asked.append("tensor_split")
+    for option in asked:
+        if option not in _said:
+            _said.add(option)
+            logger.warning("%s has no effect: this build of llama.cpp finds no GPU", option)

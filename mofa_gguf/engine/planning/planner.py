@@ -1,0 +1,243 @@
+"""Makes the plan for a file: facts and costs, llama.cpp's own sizes, budgets, and again."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mofa_gguf.engine.files.header import TensorInfo
+from mofa_gguf.engine.machine.devices import Device, default_threads
+from mofa_gguf.engine.machine.memory import HostMemory
+from mofa_gguf.engine.options import AUTO, EngineOptions, FlashAttention
+from mofa_gguf.engine.planning.attention import attention_for
+from mofa_gguf.engine.planning.context_params import ContextShape, generation_shape
+from mofa_gguf.engine.planning.costs import (
+    Compute,
+    Costs,
+    attention_bytes,
+    estimated_costs,
+    other_bytes,
+)
+from mofa_gguf.engine.planning.dry_load import Buffers, DryModel
+from mofa_gguf.engine.planning.facts import ModelFacts, mapped_span
+from mofa_gguf.engine.planning.ledger import reserved
+from mofa_gguf.engine.planning.load_params import model_params
+from mofa_gguf.engine.planning.load_plan import LoadPlan
+from mofa_gguf.engine.planning.placement import Budget
+from mofa_gguf.engine.planning.plan import Plan, make_plan
+from mofa_gguf.engine.planning.repack import is_repacked, repacked
+from mofa_gguf.engine.planning.search import Wishes
+
+_MIB = 2**20
+_MAX_ROUNDS = 4
+_N_EMBEDDING_SEQUENCES = 32
+_STACK_BYTES = 8 * _MIB
+ADDRESS_SPACE_SLACK = 128 * _MIB
+"""Address space that allocators and threads reserve without using it."""
+_DRY_LOAD_BYTES = 8 * _MIB
+"""What a dry load takes itself, beside the vocabulary's tables."""
+_SMALL_CTX = 512
+_HOST_MARGIN = 256 * _MIB
+_DEVICE_MARGIN = 512 * _MIB
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Everything that one plan is made from."""
+
+    path: Path
+    facts: ModelFacts
+    tensors: tuple[TensorInfo, ...]
+    options: EngineOptions
+    devices: tuple[Device, ...]
+    memory: HostMemory
+    device_share: float
+
+    def mappings(self) -> list[bool]:
+        """Ways to load: mapped as asked for, and read where address space is short for a map."""
+        if self.options.use_mmap and self.memory.address_space is not None:
+            return [True, False]
+        return [self.options.use_mmap]
+
+    def plan(self, *, use_mmap: bool) -> LoadPlan:
+        """The plan for one way to load."""
+        facts, costs = self.facts, self._first_costs()
+        host, limit = self._host(use_mmap)
+        measured = False
+        plan = self._make(facts, costs, host)
+        if host.n_bytes > _DRY_LOAD_BYTES + facts.n_tokenizer_bytes:
+            for _ in range(_MAX_ROUNDS):
+                told = self._measure(facts, costs, plan)
+                if told is None:
+                    break
+                measured = True
+                facts, costs = told
+                again = self._make(facts, costs, host)
+                settled = _settings(again) == _settings(plan)
+                plan = again
+                if settled:
+                    break
+        options = replace(self._resolved(plan), use_mmap=use_mmap)
+        return LoadPlan(plan, options, self._resident(plan, use_mmap), limit, measured)
+
+    def _first_costs(self) -> Costs:
+        attention = self._attention(len(self.devices), AUTO)
+        options = replace(self.options, flash_attn=attention)
+        shape = self._shape(self._some_context(), shares=True, options=options)
+        costs = estimated_costs(
+            self.facts,
+            n_batch=shape.n_ubatch,
+            n_outputs=shape.n_outputs or shape.n_batch,
+            n_sequences=shape.n_sequences,
+            flash_attention=attention != "off",
+        )
+        return replace(costs, n_tied_copy_bytes=self._tied_copy())
+
+    def _resolved(self, plan: Plan) -> EngineOptions:
+        """The options with what the plan decided for "auto"."""
+        return replace(
+            self.options,
+            cache_type_k=plan.type_k,
+            cache_type_v=plan.type_v,
+            flash_attn=self._attention(plan.n_gpu_layers, plan.type_v),
+        )
+
+    def _attention(self, n_gpu_layers: int, type_v: str) -> FlashAttention:
+        if self.facts.is_encoder:
+            return self.options.flash_attn
+        return attention_for(self.options.flash_attn, type_v=type_v, on_cpu=n_gpu_layers == 0)
+
+    def _some_context(self) -> int:
+        n_ctx = self.options.n_ctx
+        return self.facts.n_ctx_train if n_ctx == AUTO else n_ctx
+
+    def _shape(
+        self, n_ctx: int, *, shares: bool, options: EngineOptions | None = None
+    ) -> ContextShape:
+        if self.facts.is_encoder:
+            n_batch = self.options.n_embedding_batch
+            return ContextShape(n_batch, n_batch, _N_EMBEDDING_SEQUENCES, pooling=1)
+        return generation_shape(options or self.options, n_ctx=n_ctx, shares=shares)
+
+    def _make(self, facts: ModelFacts, costs: Costs, host: Budget) -> Plan:
+        options = self.options
+        n_layers = options.n_gpu_layers
+        encoder = facts.is_encoder
+        wishes = Wishes(
+            n_ctx=options.n_embedding_batch if encoder else options.n_ctx,
+            type_k=options.cache_type_k,
+            type_v=options.cache_type_v,
+            n_gpu_layers="all" if isinstance(n_layers, int) and n_layers < 0 else n_layers,
+            tensor_split=options.tensor_split,
+            n_states=self._shape(1, shares=False).n_sequences,
+        )
+        return make_plan(facts, costs, host=host, devices=self._budgets(), wishes=wishes)
+
+    def _budgets(self) -> list[Budget]:
+        budgets = []
+        for device in self.devices:
+            free = max(0, device.free_bytes - reserved(device.name))
+            margin = min(_DEVICE_MARGIN, free // 10)
+            n_bytes = int((free - margin) * self.device_share)
+            budgets.append(Budget(device.name, n_bytes, remote=device.kind == "rpc"))
+        return budgets
+
+    def _host(self, use_mmap: bool) -> tuple[Budget, str]:
+        room = self.memory.physical
+        n_bytes, limit = room.n_bytes - reserved(), room.limit
+        n_bytes -= min(_HOST_MARGIN, max(0, n_bytes) // 20)
+        space = self.memory.address_space
+        if space is not None:
+            n_threads = self.options.n_threads or default_threads()
+            least = space.n_bytes - ADDRESS_SPACE_SLACK - n_threads * _STACK_BYTES
+            if use_mmap:  # the file is mapped whole, what is held elsewhere included
+                least -= sum(tensor.n_bytes for tensor in self._repacked())
+            if least < n_bytes:
+                n_bytes, limit = least, space.limit
+        return Budget("CPU", max(0, n_bytes)), limit
+
+    def _repacked(self) -> list[TensorInfo]:
+        return repacked(self.tensors) if self.options.repack else []
+
+    def _tied_copy(self) -> int:
+        if not self.facts.n_tied_bytes:
+            return 0
+        embeddings = next(t for t in self.tensors if t.name == "token_embd.weight")
+        return embeddings.n_bytes if self.options.repack and is_repacked(embeddings) else 0
+
+    def _measure(
+        self, facts: ModelFacts, costs: Costs, plan: Plan
+    ) -> tuple[ModelFacts, Costs] | None:
+        """Facts and costs with llama.cpp's own sizes at the plan's context, or None."""
+        options = self._resolved(plan)
+        placing = LoadPlan(plan, options, 0, "", False).placing
+        params, _keep = model_params(options, placing, use_mmap=False)
+        with DryModel(os.fsencode(self.path), params) as model:
+            if not model.loaded:
+                return None
+            shape = self._shape(plan.n_ctx, shares=model.shares, options=options)
+            buffers = model.measure(options, shape)
+            small = self._shape(_SMALL_CTX, shares=model.shares, options=options)
+            least = model.measure(options, small) if plan.n_ctx > _SMALL_CTX else buffers
+        if buffers is None or least is None:
+            return None
+        # The first measurement replaces the estimate; a small context is measured along with it,
+        # so that those between can be told.
+        points = costs.compute if costs.measured else Compute(())
+        points = points.with_point(
+            min(plan.n_ctx, _SMALL_CTX), least.largest_compute + self._scratch(options, small)
+        )
+        new = replace(
+            costs,
+            compute=points.with_point(
+                plan.n_ctx, buffers.largest_compute + self._scratch(options, shape)
+            ),
+            n_output_bytes=buffers.output,
+            n_other_bytes=other_bytes(facts, n_batch=shape.n_ubatch),
+            measured=True,
+        )
+        return _corrected(facts, plan, buffers, shape), new
+
+    def _scratch(self, options: EngineOptions, shape: ContextShape) -> int:
+        if options.flash_attn != "off":
+            return 0
+        return attention_bytes(self.facts, n_cells=shape.n_ctx, n_batch=shape.n_ubatch)
+
+    def _resident(self, plan: Plan, use_mmap: bool) -> int:
+        if not use_mmap:
+            return plan.host.n_bytes
+        first = len(self.facts.layers) - max(0, plan.n_gpu_layers - 1)
+        held = {tensor.name for tensor in self._repacked()}
+        mapped = [
+            tensor
+            for tensor in self.tensors
+            if tensor.name not in held and _stays(tensor.name, first, plan)
+        ]
+        return plan.host.n_bytes + mapped_span(mapped) - sum(t.n_bytes for t in mapped)
+
+
+def _settings(plan: Plan) -> tuple[int, str, int]:
+    """What the sizes of llama.cpp's buffers depend on."""
+    return plan.n_ctx, plan.type_k, plan.n_gpu_layers
+
+
+def _stays(name: str, first_offloaded: int, plan: Plan) -> bool:
+    """Whether a tensor stays with the CPU."""
+    if not plan.n_gpu_layers or name.startswith("token_embd"):
+        return True
+    parts = name.split(".")
+    if parts[0] != "blk" or not parts[1].isdigit():
+        return False
+    layer = int(parts[1])
+    return layer < first_offloaded or (layer in plan.cpu_experts and "_exps" in name)
+
+
+def _corrected(facts: ModelFacts, plan: Plan, buffers: Buffers, shape: ContextShape) -> ModelFacts:
+    """The facts with caches scaled to what llama.cpp says they take."""
+    kv = facts.cache_bytes(plan.type_k, plan.type_v, n_ctx=shape.n_ctx, n_states=0)
+    states = facts.cache_bytes(plan.type_k, plan.type_v, n_ctx=0, n_states=shape.n_sequences)
+    return facts.corrected(
+        kv_ratio=buffers.cache / kv if kv else 1.0,
+        state_ratio=buffers.states / states if states else 1.0,
+    )

@@ -1,0 +1,92 @@
+"""Which weights llama.cpp lays out anew for this CPU, and so holds outside of the mapped file.
+
+The CPU backend has buffer types of its own besides the common one (AMX, repacked blocks, KleidiAI).
+llama.cpp asks the backend for each weight whether it can multiply with it in one of them
+(``weight_buft_supported`` in src/llama-model-loader.cpp); the same is asked here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from functools import lru_cache
+
+from mofa_gguf.engine.files.header import TensorInfo
+from mofa_gguf.engine.machine.backends import Handle, api, cpu_device, function_of
+from mofa_gguf.engine.native import weights_may_be_repacked
+from mofa_gguf.engine.planning.facts import is_input
+
+_N_ROWS = 512
+_N_TENSORS = 8
+_F32, _I32 = 0, 26
+_BUFFER_OFFSET = 8  # struct ggml_tensor begins with its type, then its buffer
+
+
+class _InitParams(ctypes.Structure):
+    """``struct ggml_init_params``."""
+
+    _fields_ = (
+        ("mem_size", ctypes.c_size_t),
+        ("mem_buffer", ctypes.c_void_p),
+        ("no_alloc", ctypes.c_bool),
+    )
+
+
+def repacked(tensors: Iterable[TensorInfo]) -> list[TensorInfo]:
+    """Those of a model's tensors that the CPU backend keeps in a layout of its own.
+
+    Token embeddings are only looked up and never are; used as output matrix, too, they are held
+    twice (see :func:`is_repacked`).
+    """
+    return [tensor for tensor in tensors if not is_input(tensor.name) and is_repacked(tensor)]
+
+
+def is_repacked(tensor: TensorInfo) -> bool:
+    """Whether the CPU backend would lay this tensor out anew to multiply with it."""
+    if len(tensor.shape) < 2 or not weights_may_be_repacked():
+        return False
+    return _is_repacked(tensor.type.id, tensor.shape)
+
+
+@lru_cache(maxsize=1024)
+def _is_repacked(type_id: int, shape: tuple[int, ...]) -> bool:
+    return any(_supports(buffer_type, type_id, shape) for buffer_type in _extra_buffer_types())
+
+
+@lru_cache(maxsize=1)
+def _extra_buffer_types() -> tuple[Handle, ...]:
+    device = cpu_device()
+    registry = api().ggml_backend_dev_backend_reg(device)
+    listing = ctypes.POINTER(ctypes.c_void_p)
+    get = function_of(registry, "ggml_backend_dev_get_extra_bufts", listing, ctypes.c_void_p)
+    found: list[Handle] = []
+    listed = get(device) if get is not None else None
+    while listed and listed[len(found)]:
+        found.append(listed[len(found)])
+    return tuple(found)
+
+
+def _supports(buffer_type: Handle, type_id: int, shape: tuple[int, ...]) -> bool:
+    """Ask the CPU backend for a product with a weight of this shape in that buffer type."""
+    library = api()
+    library.ggml_init.restype, library.ggml_init.argtypes = ctypes.c_void_p, [_InitParams]
+    context = library.ggml_init(
+        _InitParams(library.ggml_tensor_overhead() * _N_TENSORS, None, True)
+    )
+    buffer = library.ggml_backend_buft_alloc_buffer(buffer_type, 0)
+    try:
+        if len(shape) == 2:
+            weight = library.ggml_new_tensor_2d(context, type_id, *shape)
+            rows = library.ggml_new_tensor_2d(context, _F32, shape[0], _N_ROWS)
+            product = library.ggml_mul_mat(context, weight, rows)
+        else:
+            weight = library.ggml_new_tensor_3d(context, type_id, *shape[:3])
+            rows = library.ggml_new_tensor_3d(context, _F32, shape[0], 1, _N_ROWS)
+            ids = library.ggml_new_tensor_2d(context, _I32, 1, _N_ROWS)
+            product = library.ggml_mul_mat_id(context, weight, rows, ids)
+        ctypes.c_void_p.from_address(weight + _BUFFER_OFFSET).value = buffer
+        supported: bool = library.ggml_backend_dev_supports_op(cpu_device(), product)
+        return supported
+    finally:
+        library.ggml_backend_buffer_free(buffer)
+        library.ggml_free(context)

@@ -1,0 +1,1 @@
+"""One request: what is asked, how its tokens are chosen, what comes out."""

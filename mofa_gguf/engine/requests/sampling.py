@@ -1,0 +1,216 @@
+"""How the next token is chosen: llama.cpp's sampler chain, one a request.
+
+The order of the chain is that of llama.cpp's common/sampling.cpp: biases, penalties, DRY,
+top-n-sigma, top-k, typical, top-p, min-p, XTC, temperature, draw (by adaptive-p if asked for;
+mirostat takes the place of everything from top-n-sigma on). Repetition is penalised over
+prompt and answer; frequency and presence count the answer alone, as in the OpenAI API.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mofa_gguf.engine.errors import InvalidOption
+from mofa_gguf.engine.native import llama
+from mofa_gguf.engine.tokens.vocab import Vocab
+
+_MIROSTAT_M = 100
+_WHOLE = 2**20  # a window that no text outgrows
+_DRY_BREAKERS = ("\n", ":", '"', "*")
+_LONGEST_BREAKER = 40  # bytes; llama.cpp cuts longer ones
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """Parameters of one request's sampler chain; the defaults leave the distribution as it is."""
+
+    temperature: float = 1.0
+    """0 takes the most likely token."""
+    top_k: int = 0
+    """0 keeps all."""
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    top_n_sigma: float = -1.0
+    """Negative: off."""
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    """Tokens the repeat penalty looks back over, prompt included; -1: all."""
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_last_n: int = 4096
+    """Tokens DRY looks back over, prompt included; -1: all."""
+    dry_sequence_breakers: tuple[str, ...] = _DRY_BREAKERS
+    """Texts behind which a repetition begins anew."""
+    mirostat: Literal[0, 1, 2] = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    adaptive_target: float = -1.0
+    """Draw tokens whose probability is near this one (adaptive-p); negative: off."""
+    adaptive_decay: float = 0.9
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logit_bias_text: Mapping[str, float] = field(default_factory=dict)
+    """Added to the logit of every token of these texts."""
+    seed: int | None = None
+    """None draws a new one."""
+    min_keep: int = 1
+
+
+class Sampler:
+    """Owner of one request's ``llama_sampler`` chain.
+
+    ``prompt`` is what the repeat penalty and DRY look back on.
+    """
+
+    def __init__(self, options: SamplingOptions, vocab: Vocab, *, prompt: Sequence[int]) -> None:
+        library = llama()
+        self._llama = library
+        self._keep: list[object] = []
+        self._biases = _biases(options, vocab)
+        self._breakers = _breakers(options)
+        self.seed = options.seed if options.seed is not None else secrets.randbits(31)
+        self._chain: Any = library.llama_sampler_chain_init(
+            library.llama_sampler_chain_default_params()
+        )
+        for sampler in self._samplers(options, vocab, prompt):
+            library.llama_sampler_chain_add(self._chain, sampler)
+
+    def sample(self, context_handle: Any, index: int) -> int:
+        """Choose a token from the logits of output ``index`` and take it into the history."""
+        token: int = self._llama.llama_sampler_sample(self._chain, context_handle, index)
+        return token
+
+    def accept(self, token: int) -> None:
+        """Take a token that was not sampled into the history."""
+        self._llama.llama_sampler_accept(self._chain, token)
+
+    def close(self) -> None:
+        """Free the chain; may be called twice."""
+        if self._chain:
+            self._llama.llama_sampler_free(self._chain)
+            self._chain = None
+
+    def _samplers(self, o: SamplingOptions, vocab: Vocab, prompt: Sequence[int]) -> list[Any]:
+        samplers = self._adjustments(o, vocab, prompt)
+        lib = self._llama
+        if o.temperature <= 0:
+            return [*samplers, lib.llama_sampler_init_greedy()]
+        temperature = lib.llama_sampler_init_temp_ext(
+            o.temperature, o.dynatemp_range, o.dynatemp_exponent
+        )
+        if o.mirostat == 1:
+            draw = lib.llama_sampler_init_mirostat(
+                vocab.n_tokens, self.seed, o.mirostat_tau, o.mirostat_eta, _MIROSTAT_M
+            )
+            return [*samplers, temperature, draw]
+        if o.mirostat == 2:
+            draw = lib.llama_sampler_init_mirostat_v2(self.seed, o.mirostat_tau, o.mirostat_eta)
+            return [*samplers, temperature, draw]
+        samplers += self._truncations(o)
+        if o.adaptive_target >= 0:
+            draw = lib.llama_sampler_init_adaptive_p(o.adaptive_target, o.adaptive_decay, self.seed)
+        else:
+            draw = lib.llama_sampler_init_dist(self.seed)
+        return [*samplers, temperature, draw]
+
+    def _adjustments(self, o: SamplingOptions, vocab: Vocab, prompt: Sequence[int]) -> list[Any]:
+        lib, n_vocab = self._llama, vocab.n_tokens
+        samplers = []
+        if self._biases:
+            biases = (lib.llama_logit_bias * len(self._biases))()
+            for entry, (token, bias) in zip(biases, self._biases.items(), strict=True):
+                entry.token, entry.bias = token, bias
+            self._keep.append(biases)
+            samplers.append(lib.llama_sampler_init_logit_bias(n_vocab, len(biases), biases))
+        if o.repeat_penalty != 1.0 and o.repeat_last_n != 0:
+            last_n = _window(o.repeat_last_n)
+            repeat = lib.llama_sampler_init_penalties(n_vocab, last_n, o.repeat_penalty, 0.0, 0.0)
+            for token in prompt[-last_n:]:
+                lib.llama_sampler_accept(repeat, token)
+            samplers.append(repeat)
+        if o.frequency_penalty or o.presence_penalty:
+            samplers.append(
+                lib.llama_sampler_init_penalties(
+                    n_vocab, _WHOLE, 1.0, o.frequency_penalty, o.presence_penalty
+                )
+            )
+        if o.dry_multiplier:
+            samplers.append(self._dry(o, vocab, prompt))
+        return samplers
+
+    def _dry(self, o: SamplingOptions, vocab: Vocab, prompt: Sequence[int]) -> Any:
+        lib = self._llama
+        breakers = (ctypes.c_char_p * len(self._breakers))(*self._breakers)
+        last_n = _window(o.dry_last_n)
+        dry = lib.llama_sampler_init_dry(
+            vocab.pointer,
+            o.dry_multiplier,
+            o.dry_base,
+            o.dry_allowed_length,
+            last_n,
+            breakers,
+            len(self._breakers),
+        )
+        for token in prompt[-last_n:] if last_n else ():
+            lib.llama_sampler_accept(dry, token)
+        return dry
+
+    def _truncations(self, o: SamplingOptions) -> list[Any]:
+        lib, keep = self._llama, max(1, o.min_keep)
+        samplers = []
+        if o.top_n_sigma > 0:
+            samplers.append(lib.llama_sampler_init_top_n_sigma(o.top_n_sigma))
+        if o.top_k > 0:
+            samplers.append(lib.llama_sampler_init_top_k(o.top_k))
+        if o.typical_p < 1:
+            samplers.append(lib.llama_sampler_init_typical(o.typical_p, keep))
+        if o.top_p < 1:
+            samplers.append(lib.llama_sampler_init_top_p(o.top_p, keep))
+        if o.min_p > 0:
+            samplers.append(lib.llama_sampler_init_min_p(o.min_p, keep))
+        if o.xtc_probability > 0:
+            samplers.append(
+                lib.llama_sampler_init_xtc(o.xtc_probability, o.xtc_threshold, keep, self.seed)
+            )
+        return samplers
+
+
+def _window(last_n: int) -> int:
+    return _WHOLE if last_n < 0 else last_n
+
+
+def _breakers(o: SamplingOptions) -> list[bytes]:
+    texts = [text.encode() for text in o.dry_sequence_breakers]
+    for text, data in zip(o.dry_sequence_breakers, texts, strict=True):
+        if not 0 < len(data) <= _LONGEST_BREAKER:
+            raise InvalidOption(
+                "dry_sequence_breakers", f"has {text!r}, which is not 1 to {_LONGEST_BREAKER} bytes"
+            )
+    return texts
+
+
+def _biases(o: SamplingOptions, vocab: Vocab) -> dict[int, float]:
+    """The bias of each token, from ids and texts added up; what the model says never to say.
+
+    Raises InvalidOption for an id that the vocabulary does not have; llama.cpp would pass it over.
+    """
+    found = dict(o.logit_bias)
+    for token in found:
+        if not 0 <= token < vocab.n_tokens:
+            raise InvalidOption("logit_bias", f"names token {token} of {vocab.n_tokens}")
+    for text, bias in o.logit_bias_text.items():
+        for token in set(vocab.tokenize(text, parse_special=True)):
+            found[token] = found.get(token, 0.0) + bias
+    return {**found, **dict.fromkeys(vocab.suppressed, -math.inf)}

@@ -1,0 +1,73 @@
+"""A step's tokens on their way through the context, and how fast that goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from mofa_gguf.engine.cache.radix import PrefixCache
+from mofa_gguf.engine.models.context import Context
+from mofa_gguf.engine.scheduling.policy import worth_filling
+from mofa_gguf.engine.scheduling.scheduler import Piece
+
+_SPEED_MEMORY = 0.7
+"""How much of the measured prefill speed stays with each new measurement."""
+_MIN_MEASURED = 32
+
+
+class BatchRunner:
+    """Computes pieces. Raises DecodeFailed where llama.cpp cannot.
+
+    ``filler``: a sequence that the cache does not have, for a token that only makes a batch
+    faster; None where that gains nothing.
+    """
+
+    def __init__(self, context: Context, cache: PrefixCache, *, filler: int | None) -> None:
+        self._context = context
+        self._cache = cache
+        self.filler = filler
+        self.prefill_tokens_per_s: float | None = None
+        """The measured speed of prefill, which decides how much of it a step may hold."""
+
+    def run(self, pieces: Sequence[Piece]) -> float:
+        """Compute a step; the seconds it took."""
+        tokens: list[int] = []
+        positions: list[int] = []
+        sequences: list[int] = []
+        outputs: list[bool] = []
+        for piece in pieces:
+            n_tokens = len(piece.tokens)
+            tokens += piece.tokens
+            positions += range(piece.start, piece.start + n_tokens)
+            sequences += [piece.sequence] * n_tokens
+            n_before = n_tokens - piece.n_drafted - 1
+            outputs += [False] * n_before + [piece.is_last] * (piece.n_drafted + 1)
+        filler = self._filler_for(len(tokens))
+        if filler is not None:
+            tokens.append(tokens[-1])
+            positions.append(0)
+            sequences.append(filler)
+            outputs.append(False)
+        started = time.monotonic()
+        self._context.fill(tokens, positions, sequences, outputs)
+        try:
+            self._context.run()
+        finally:
+            if filler is not None:
+                self._context.remove(filler, 0, -1)
+        seconds = time.monotonic() - started
+        self._measure(pieces, seconds)
+        return seconds
+
+    def _filler_for(self, n_tokens: int) -> int | None:
+        has_room = n_tokens < min(self._context.n_batch, self._cache.n_free)
+        return self.filler if has_room and worth_filling(n_tokens) else None
+
+    def _measure(self, pieces: Sequence[Piece], seconds: float) -> None:
+        prompts = [piece for piece in pieces if len(piece.tokens) > 1 and not piece.n_drafted]
+        n_tokens = sum(len(piece.tokens) for piece in prompts)
+        if n_tokens >= _MIN_MEASURED and seconds > 0:
+            now, before = n_tokens / seconds, self.prefill_tokens_per_s
+            self.prefill_tokens_per_s = (
+                now if before is None else _SPEED_MEMORY * before + (1 - _SPEED_MEMORY) * now
+            )

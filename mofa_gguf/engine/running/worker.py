@@ -1,0 +1,303 @@
+"""The engine's step, on its own thread: schedule, decode, sample, deliver."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from mofa_gguf.engine.cache.parking import Parking
+from mofa_gguf.engine.cache.policy import parking_bytes
+from mofa_gguf.engine.cache.radix import PrefixCache
+from mofa_gguf.engine.cache.session import Session
+from mofa_gguf.engine.cache.states import CellStates
+from mofa_gguf.engine.drafting.wishes import Drafting
+from mofa_gguf.engine.errors import (
+    ConstraintError,
+    DeadlineExceeded,
+    DecodeFailed,
+    EngineClosed,
+    EngineError,
+    OutOfMemory,
+    QueueFull,
+)
+from mofa_gguf.engine.events import emit
+from mofa_gguf.engine.machine.memory import host_memory
+from mofa_gguf.engine.models.context import NO_ROOM, AbortFlag, Context
+from mofa_gguf.engine.models.model import Model, can_share
+from mofa_gguf.engine.options import AUTO, EngineOptions
+from mofa_gguf.engine.planning.context_params import generation_shape
+from mofa_gguf.engine.planning.repack import repacked
+from mofa_gguf.engine.requests.logprobs import chosen_logprob
+from mofa_gguf.engine.requests.sequence import Sequence as Request
+from mofa_gguf.engine.running.batch import BatchRunner
+from mofa_gguf.engine.running.recorder import Recorder
+from mofa_gguf.engine.scheduling.scheduler import Piece, Scheduler
+
+logger = logging.getLogger(__name__)
+
+_STEPS_BETWEEN_TIDYING = 8
+
+
+class Worker:
+    """Owner of the context that generates. Used by the engine's thread only.
+
+    Many requests share one unified KV cache; :mod:`mofa_gguf.engine.scheduling.scheduler` says
+    who computes what.
+    """
+
+    def __init__(
+        self, model: Model, options: EngineOptions, *, n_ctx: int, abort: AbortFlag
+    ) -> None:
+        self._model = model
+        self._abort = abort
+        shares = can_share(model)
+        shape = generation_shape(options, n_ctx=n_ctx, shares=shares)
+        n_sequences, n_parallel = shape.n_sequences, min(options.max_parallel, shape.n_sequences)
+        self._context = Context(
+            model,
+            options,
+            n_ctx=shape.n_ctx,
+            n_batch=shape.n_batch,
+            n_sequences=n_sequences,
+            n_outputs=shape.n_outputs,
+            abort=abort,
+        )
+        filler = None
+        can_fill = shares and n_sequences > n_parallel
+        if can_fill and options.repack and repacked(model.header.tensors):
+            n_sequences -= 1
+            filler = n_sequences
+        self.cache = PrefixCache(
+            self._context, n_cells=self._context.n_ctx, n_sequences=n_sequences, shares=shares
+        )
+        self.scheduler = Scheduler(
+            self.cache, n_batch=self._context.n_batch, max_parallel=n_parallel
+        )
+        self.batches = BatchRunner(self._context, self.cache, filler=filler)
+        self._states = CellStates(self.cache, self._context)
+        self.parking = self._parking(options)
+        self.n_ctx = min(n_ctx, self._context.n_ctx)
+        """Tokens one request may have; the cells are rounded up."""
+        self.drafting = Drafting(options.speculation, n_ctx=self.n_ctx)
+        self.recorder = Recorder()
+        self.counters = self.recorder.counters
+        self.n_removed = 0
+        """Requests that ended, in whatever way."""
+        self._requests: list[Request] = []
+        self._retried = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits or runs."""
+        return not self._requests
+
+    @property
+    def n_requests(self) -> int:
+        """Requests that wait or run."""
+        return len(self._requests)
+
+    def add(self, request: Request) -> None:
+        """Take in a request."""
+        self._requests.append(request)
+        self.scheduler.add(request)
+
+    def step(self) -> None:
+        """One step of every request that can go on."""
+        self._sort_out()
+        if self.idle or self.counters.n_steps % _STEPS_BETWEEN_TIDYING == 0:
+            self.parking.tidy()
+        arriving = [task for task in self.scheduler.waiting if not task.recalled]
+        if arriving and not self.scheduler.full:
+            self.parking.make_way([task.tokens for task in arriving])
+        speed = self.batches.prefill_tokens_per_s
+        before, started = self.recorder.mark(), time.monotonic()
+        pieces = self.scheduler.plan(tokens_per_s=speed, guess=self.drafting)
+        if not pieces:
+            return
+        try:
+            self._compute(pieces)
+        except DecodeFailed as error:
+            self._fail(pieces, error)
+            return
+        self._retried = False
+        self.scheduler.computed(pieces)
+        self._deliver(pieces)
+        self.recorder.step(before, time.monotonic() - started)
+
+    def save(self, tokens: Sequence[int]) -> Session:
+        """The cells of the longest beginning of ``tokens`` that is cached.
+
+        Raises QueueFull when every sequence is in use.
+        """
+        found = self._states.read(tokens)
+        if found is None:
+            raise QueueFull(len(self._requests))
+        n_tokens, state = found
+        return Session(list(tokens[:n_tokens]), state)
+
+    def restore(self, session: Session) -> None:
+        """Take saved cells into the prefix cache. Raises OutOfMemory, QueueFull, DecodeFailed."""
+        n_tokens = len(session.tokens)
+        if self.cache.match(session.tokens) == n_tokens:
+            return
+        if not self.cache.make_room(n_tokens):
+            raise OutOfMemory(
+                f"the session has {n_tokens} tokens and {self.cache.n_free} cells of the KV cache "
+                "can be freed; restore it when fewer requests run, or with a larger n_ctx"
+            )
+        if not self._states.write(session.tokens, session.state, n_kept=n_tokens):
+            raise QueueFull(len(self._requests))
+
+    def start_over(self, error: BaseException) -> None:
+        """After a failure that nobody foresaw: every request fails, the cache is emptied."""
+        self._context.clear()
+        self.scheduler.reset()
+        self.drafting.start_over()
+        self.fail_all(error)
+
+    def fail_all(self, error: BaseException) -> None:
+        """End every request with ``error``."""
+        for request in list(self._requests):
+            request.fail(error)
+            self._remove(request)
+
+    def close(self) -> None:
+        """Free the context and what guesses for it; may be called twice."""
+        self.drafting.close()
+        self._context.close()
+
+    def _parking(self, options: EngineOptions) -> Parking:
+        n_bytes = options.prefix_memory
+        parking = Parking(
+            self.cache,
+            self._states,
+            max_bytes=parking_bytes(host_memory().free_bytes) if n_bytes == AUTO else n_bytes,
+            eager=options.flash_attn == "off",
+        )
+        self.scheduler.recall = parking.recall
+        return parking
+
+    def _sort_out(self) -> None:
+        """Take out what nobody waits for any more."""
+        if self._abort.is_set:
+            self.fail_all(EngineClosed())
+        for request in list(self._requests):
+            if request.out.cancelled:
+                request.finish("cancelled")
+                self._remove(request)
+            elif request.late:
+                assert request.request.deadline_s is not None
+                request.fail(DeadlineExceeded(request.request.deadline_s))
+                self._remove(request)
+
+    def _compute(self, pieces: Sequence[Piece]) -> None:
+        for piece in pieces:
+            self._note_start(piece)
+        seconds = self.batches.run(pieces)
+        self.counters.n_steps += 1
+        self.drafting.note(sum(len(piece.tokens) for piece in pieces), seconds)
+
+    def _note_start(self, piece: Piece) -> None:
+        request = piece.task
+        assert isinstance(request, Request)
+        request.begin()
+        if not request.started:
+            self.counters.n_prompt_tokens_cached += request.n_cached
+        self.counters.n_prompt_tokens_computed += sum(
+            1
+            for position in range(piece.start, piece.start + len(piece.tokens))
+            if position < request.n_prompt
+        )
+
+    def _deliver(self, pieces: Sequence[Piece]) -> None:
+        begin = 0
+        for piece in pieces:
+            request = piece.task
+            assert isinstance(request, Request)
+            if piece.is_last:
+                try:
+                    self._advance(request, piece, begin)
+                except ConstraintError as error:
+                    request.fail(error)
+                except Exception as error:
+                    logger.exception("a request failed in an unexpected way")
+                    request.fail(EngineError(f"the engine failed on this request: {error!r}"))
+                self.scheduler.settle(piece)
+            begin += len(piece.tokens)
+            if request.finished:
+                self._remove(request)
+
+    def _advance(self, request: Request, piece: Piece, begin: int) -> None:
+        """The next token of a request, and the ones after it while they are those guessed.
+
+        ``begin``: where the piece begins in the batch. Each token is chosen from the logits behind
+        the tokens before it, in order, by the request's own sampler: just as without guesses.
+        """
+        n_before = request.n_accepted_tokens
+        request.expect(piece.guessed)
+        while not request.finished:
+            self._choose(request, begin + len(request.tokens) - 1 - piece.start)
+            if not request.as_guessed:
+                break
+        self.counters.n_drafted_tokens += piece.n_drafted
+        self.counters.n_accepted_tokens += request.n_accepted_tokens - n_before
+
+    def _choose(self, request: Request, index: int) -> None:
+        """The next token of a request, from the logits of batch token ``index``."""
+        asked = request.request
+        logits = self._context.logits(index)
+        before = logits.copy() if asked.top_logprobs is not None else None
+        if asked.ignore_eos or request.n_generated < asked.min_tokens:
+            logits[list(self._model.eog_ids)] = -np.inf
+        if request.constraint is not None:
+            request.constraint.mask(logits)
+        token = request.sampler.sample(self._context.handle, index)
+        logprob = None
+        if before is not None and asked.top_logprobs is not None:
+            logprob = chosen_logprob(before, token, asked.top_logprobs, self._model.vocab)
+        request.accept(token, logprob=logprob, n_ctx=self.n_ctx)
+        self.counters.n_generated_tokens += 1
+        now = time.monotonic()
+        if request.last_token_s is not None:
+            self.recorder.gap(now - request.last_token_s)
+        request.last_token_s = now
+
+    def _fail(self, pieces: Sequence[Piece], error: DecodeFailed) -> None:
+        """The batch could not be computed: its requests fail, the others start over.
+
+        Where llama.cpp has no room for what ought to fit, all are computed again once: an empty
+        cache may have what a scattered one has not.
+        """
+        if self._abort.is_set:  # no failure: the engine is being closed
+            self.fail_all(EngineClosed())
+            return
+        emit(
+            logger,
+            "engine.decode_failed",
+            n_requests=len(pieces),
+            status=error.status,
+            reason=str(error),
+        )
+        self._context.clear()
+        self.scheduler.reset()
+        if error.status == NO_ROOM and not self._retried:
+            self._retried = True
+            return
+        self._retried = False
+        for piece in pieces:
+            request = piece.task
+            assert isinstance(request, Request)
+            request.fail(error)
+            self._remove(request)
+
+    def _remove(self, request: Request) -> None:
+        self._requests.remove(request)
+        self.n_removed += 1
+        if request.end is not None:
+            self.recorder.answer(request.end)
+        self.scheduler.finish(request)
+        self.drafting.release(request)
+        request.close()

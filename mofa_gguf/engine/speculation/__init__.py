@@ -1,0 +1,1 @@
+"""Whether guessing tokens ahead pays: plain functions and estimates, without a model."""

@@ -1,0 +1,1 @@
+"""Constrained output: schemas and grammars as token masks, answers in stages."""

@@ -1,0 +1,101 @@
+"""A token more where that makes a batch faster: nobody sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mofa_gguf.engine.engine import Engine
+from mofa_gguf.engine.models.context import Context
+from mofa_gguf.engine.native import llama, weights_may_be_repacked
+from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.requests.request import FinishEvent, GenerationRequest, TextEvent
+from mofa_gguf.engine.requests.sampling import SamplingOptions
+from mofa_gguf.engine.scheduling.policy import worth_filling
+from tools.bench.model import Shape, write_model
+
+SMALL = Shape(n_layers=2, n_embd=256, n_heads=4, n_kv_heads=4, n_ff=512, n_vocab=600, n_ctx=512)
+OPTIONS = EngineOptions(n_threads=1, speculation="off")
+
+
+@pytest.fixture(scope="module")
+def repacked_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("filling") / "q4.gguf", SMALL)
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches that are computed."""
+    sizes: list[int] = []
+    fill = Context.fill
+
+    def noted(self: Context, tokens: list[int], *rest: list[int]) -> None:
+        sizes.append(len(tokens))
+        fill(self, tokens, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Context, "fill", noted)
+    return sizes
+
+
+def answers(engine: Engine, prompts: list[list[int]]) -> list[list[int]]:
+    requests = [
+        GenerationRequest(p, SamplingOptions(temperature=0), max_tokens=6, ignore_eos=True)
+        for p in prompts
+    ]
+    told = []
+    for stream in [engine.submit(request) for request in requests]:
+        *events, last = stream
+        assert isinstance(last, FinishEvent)
+        told.append([t for e in events if isinstance(e, TextEvent) for t in e.tokens])
+    return told
+
+
+def test_only_a_batch_that_lacks_one_token_of_four_is_filled() -> None:
+    assert [n for n in range(1, 17) if worth_filling(n)] == [3, 7, 11, 15]
+
+
+def test_a_prompt_of_seven_tokens_is_computed_as_eight_and_leaves_seven_cells(
+    repacked_model: Path, batches: list[int]
+) -> None:
+    if not weights_may_be_repacked():
+        pytest.skip("this build keeps weights as they are in the file")
+    engine = Engine.load(repacked_model, OPTIONS)
+    try:
+        (answer,) = answers(engine, [[1, 300, 301, 302, 303, 304, 305]])
+        assert batches[0] == 8
+        worker = engine._worker
+        assert worker is not None
+        worker.scheduler.check()
+        assert worker.cache.n_used == 7 + len(answer) - 1
+        memory = llama().llama_get_memory(worker._context.handle)
+        assert worker.batches.filler is not None
+        assert llama().llama_memory_seq_pos_max(memory, worker.batches.filler) == -1
+    finally:
+        engine.close()
+
+
+def test_three_streams_are_computed_as_four_and_say_six_tokens_each(
+    repacked_model: Path, batches: list[int]
+) -> None:
+    if not weights_may_be_repacked():
+        pytest.skip("this build keeps weights as they are in the file")
+    engine = Engine.load(repacked_model, OPTIONS)
+    try:
+        told = answers(engine, [[1, 300 + i, 310 + i] for i in range(3)])
+        assert [len(answer) for answer in told] == [6, 6, 6]
+        assert 3 not in batches
+        assert 4 in batches
+    finally:
+        engine.close()
+
+
+def test_weights_that_stay_as_they_are_gain_nothing_and_are_not_filled(
+    tiny_model: Path, batches: list[int]
+) -> None:
+    engine = Engine.load(tiny_model, OPTIONS)
+    try:
+        answers(engine, [[104, 101, 108]])
+        assert batches[0] == 3
+    finally:
+        engine.close()
