@@ -20,6 +20,7 @@ from mofa_gguf.cli.client import (
     open_provider,
 )
 from mofa_gguf.cli.errors import FAILED, INTERRUPTED, CommandError, show_error
+from mofa_gguf.cli.on_ray import RayAddressOption, RayOption, open_on_ray
 
 if TYPE_CHECKING:
     from mofa_gguf.batch import BatchOptions, BatchReport
@@ -75,6 +76,8 @@ def run(
     ] = 50,
     n_ctx: ContextOption = None,
     n_gpu_layers: GpuLayersOption = None,
+    ray: RayOption = False,
+    ray_address: RayAddressOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Answer every line of INPUT, many at once; run it again to go on after an interruption.
@@ -95,7 +98,9 @@ def run(
         retry_failed=retry_failed,
         stop_after=stop_after,
     )
-    chosen = open_provider(Choice(model, config, provider, n_ctx, n_gpu_layers))
+    choice = Choice(model, config, provider, n_ctx, n_gpu_layers)
+    on_ray = ray or ray_address is not None
+    chosen = open_on_ray(choice, ray_address) if on_ray else open_provider(choice)
     report = _run(chosen, source, output, options)
     _show(report, output, as_json=json)
     if report.n_failed:
