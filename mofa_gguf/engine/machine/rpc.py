@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from mofa_gguf.engine.errors import DeviceUnavailable, InvalidOption
 from mofa_gguf.engine.machine.backends import Handle, api, cpu_device, function_of, registered
 from mofa_gguf.engine.machine.devices import Device, default_threads, describe, gpus
+from mofa_gguf.engine.machine.rpc_absent import Absentees
 from mofa_gguf.engine.machine.rpc_guard import Guard
+from mofa_gguf.engine.machine.rpc_link import keep_clients_alive
 from mofa_gguf.engine.machine.rpc_protocol import WorkerDevice, WorkerGone, ask_devices
 from mofa_gguf.engine.native import llama
 
@@ -36,6 +38,8 @@ NO_BACKEND = (
 
 _lock = threading.Lock()
 _workers: dict[str, _Worker] = {}
+_absent: set[str] = set()
+"""Those that did not answer when they were last to be used."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,16 @@ def worker_devices(servers: Sequence[str]) -> list[Device]:
         for server, address in addresses.items():
             try:
                 found += _devices_of(server, address)
+                _absent.discard(server)
             except WorkerGone as error:
+                _absent.add(server)
                 logger.warning("the worker %s is not used: %s", server, error)
     return found
+
+
+def absentees(servers: Sequence[str]) -> Absentees:
+    """Those of the workers that did not answer the last :func:`worker_devices`."""
+    return Absentees({each: read_address(each) for each in servers if each in _absent})
 
 
 def worker_handle(name: str) -> Handle | None:
@@ -180,8 +191,9 @@ def serve(
     lent = lent or [cpu_device()]
     devices = (ctypes.c_void_p * len(lent))(*lent)
     threads = n_threads or default_threads()
-    # ggml takes numbers only.
-    start(f"{socket.gethostbyname(host)}:{port}".encode(), None, threads, len(lent), devices)
+    numbers = socket.gethostbyname(host)  # ggml takes nothing else
+    threading.Thread(target=keep_clients_alive, args=((numbers, port),), daemon=True).start()
+    start(f"{numbers}:{port}".encode(), None, threads, len(lent), devices)
     raise DeviceUnavailable(f"the worker on {host}:{port} ended; see what it printed")
 
 

@@ -17,6 +17,7 @@ import socket
 import threading
 from collections.abc import Callable
 
+from mofa_gguf.engine.machine.rpc_link import WorkerLink
 from mofa_gguf.engine.machine.rpc_protocol import (
     HEADER,
     HELLO,
@@ -32,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _HELLO_TIMEOUT_S = 10.0
-# A machine that vanished without a word is noticed after about half a minute.
-_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 
 
 class Guard:
@@ -48,6 +47,7 @@ class Guard:
         self._address = address
         self._lost = threading.Event()
         self._n_links = 0
+        self._links: set[_Link] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"127.0.0.1:{self._listener.getsockname()[1]}"
         """Where llama.cpp connects to."""
@@ -62,6 +62,12 @@ class Guard:
     def busy(self) -> bool:
         """Whether llama.cpp is connected through it now."""
         return self._n_links > 0
+
+    def look(self) -> bool:
+        """Whether the worker went away, also while nobody wanted anything of it."""
+        if any(link.is_broken() for link in tuple(self._links)):
+            self._lose(ConnectionError("it went away while nothing was asked of it"))
+        return self.lost
 
     def close(self) -> None:
         """Take no more connections; those that are there go on. May be called twice."""
@@ -83,24 +89,20 @@ class Guard:
     def _serve(self, client: socket.socket) -> None:
         self._n_links += 1
         link = _Link(client, self._connect(), self._lose)
+        self._links.add(link)
         try:
             link.relay()
         finally:
+            self._links.remove(link)
             link.close()
             self._n_links -= 1
 
-    def _connect(self) -> socket.socket | None:
+    def _connect(self) -> WorkerLink | None:
         try:
-            worker = socket.create_connection(self._address, timeout=_HELLO_TIMEOUT_S)
+            return WorkerLink(self._address, timeout_s=_HELLO_TIMEOUT_S)
         except OSError as error:
             self._lose(error)
             return None
-        worker.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        worker.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, seconds in _KEEPALIVE.items():
-            if hasattr(socket, name):
-                worker.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), seconds)
-        return worker
 
     def _lose(self, error: Exception) -> None:
         if not self._lost.is_set():
@@ -114,7 +116,7 @@ class _Link:
     def __init__(
         self,
         client: socket.socket,
-        worker: socket.socket | None,
+        worker: WorkerLink | None,
         lose: Callable[[Exception], None],
     ) -> None:
         self._client = client
@@ -131,6 +133,11 @@ class _Link:
                 self._request(*HEADER.unpack(receive(self._client, HEADER.size)))
             except OSError:  # llama.cpp's end: it is done
                 return
+
+    def is_broken(self) -> bool:
+        """Whether the worker's end was closed while it was thought to be there."""
+        worker = self._worker
+        return worker is not None and worker.is_broken()
 
     def close(self) -> None:
         """Close both ends."""
@@ -157,12 +164,12 @@ class _Link:
         if size is not None:
             self._answer(command, size)
             if command == HELLO and self._worker is not None:
-                self._worker.settimeout(None)  # a step may take its time
+                self._worker.be_patient()  # a step may take its time
 
     def _hand_on(self, data: bytes | memoryview) -> None:
         if self._worker is not None:
             try:
-                self._worker.sendall(data)
+                self._worker.send(data)
             except OSError as error:
                 self._drop(error)
 
@@ -183,7 +190,7 @@ class _Link:
         if self._worker is None:
             return False
         try:
-            (claimed,) = LENGTH.unpack(receive(self._worker, LENGTH.size))
+            (claimed,) = LENGTH.unpack(self._worker.receive(LENGTH.size))
             if claimed != size:
                 raise ConnectionError(f"it answered {claimed} bytes where {size} belong")
         except OSError as error:
@@ -194,9 +201,7 @@ class _Link:
     def _from_worker(self, most: int) -> bytes | memoryview:
         assert self._worker is not None
         try:
-            n = self._worker.recv_into(self._buffer, most)
-            if n == 0:
-                raise ConnectionError("it closed the connection")
+            n = self._worker.receive_into(self._buffer[:most])
         except OSError as error:
             self._drop(error)
             return b""

@@ -194,6 +194,17 @@ def test_an_answer_that_breaks_off_is_filled_up(
     assert client.ask(GET_DEVICE_MEMORY, bytes(4)) == bytes(16)
 
 
+def test_a_worker_that_went_away_meanwhile_is_seen_without_asking_it(
+    worker: FakeWorker, guard: Guard, client: Client
+) -> None:
+    assert client.ask(DEVICE_COUNT) == struct.pack("<I", 2)
+    assert not guard.look()
+    worker.stop()
+    assert eventually(guard.look)
+    assert guard.lost
+    assert client.ask(DEVICE_COUNT) == bytes(4)
+
+
 def test_an_answer_of_the_wrong_length_counts_as_lost(
     worker: FakeWorker, guard: Guard, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
