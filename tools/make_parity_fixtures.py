@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from make_checkpoints import RECIPES, make, seed_of
+from make_checkpoints import make
 from packed_weights import unpacked
+from recipes import RECIPES, Recipe, seed_of
+from recipes.recipe import N_VOCAB
 from safetensors.torch import load_file
 
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
-N_TOKENS = 48
 MINILM_LENGTH = 256
 """sentence_bert_config.json of all-MiniLM-L6-v2 cuts texts to this many tokens."""
 
@@ -53,7 +54,7 @@ SENTENCES = [
 ]
 
 
-def reference(folder: Path, *, seed: int, n_tokens: int = N_TOKENS) -> None:
+def reference(folder: Path, recipe: Recipe, *, seed: int) -> None:
     """Write reference.npz of one checkpoint."""
     config = json.loads((folder / "config.json").read_text())
     with tempfile.TemporaryDirectory() as scratch:
@@ -67,15 +68,15 @@ def reference(folder: Path, *, seed: int, n_tokens: int = N_TOKENS) -> None:
         model = model_class.from_pretrained(source, dtype=torch.float32, **attention).eval()
     generator = np.random.default_rng(seed)
     # The tokenizers' last ids are ordinary tokens in all vocabularies.
-    tokens = generator.integers(8, 320, size=n_tokens)
+    tokens = generator.integers(8, N_VOCAB, size=recipe.n_tokens)
     with torch.no_grad():
         ids = torch.from_numpy(tokens)[None]
         encoder = model.bert if hasattr(model, "bert") else model
-        if not hasattr(encoder, "lm_head"):
-            hidden = encoder(ids).last_hidden_state[0]
-            values = {"embedding": pooled(hidden, folder).numpy()}
+        output = encoder(ids)
+        if "logits" in output:
+            values = {"logits": output.logits[0].numpy()}
         else:
-            values = {"logits": model(ids).logits[0].numpy()}
+            values = {"embedding": pooled(output.last_hidden_state[0], folder).numpy()}
     np.savez_compressed(folder / "reference.npz", tokens=tokens.astype(np.int32), **values)
 
 
@@ -128,9 +129,13 @@ def main() -> None:
             continue
         seed = seed_of(name)
         folder = DATA / "parity" / name
-        shutil.rmtree(folder, ignore_errors=True)
-        make(RECIPES[name], folder, seed=seed)
-        reference(folder, seed=seed, n_tokens=RECIPES[name].n_tokens)
+        # Made elsewhere first: a failure leaves no half of one.
+        with tempfile.TemporaryDirectory() as scratch:
+            made = Path(scratch) / name
+            make(RECIPES[name], made, seed=seed)
+            reference(made, RECIPES[name], seed=seed)
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.move(made, folder)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{name}: {size / 1000:.0f} kB")
 

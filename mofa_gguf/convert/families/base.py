@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -139,7 +139,7 @@ class Family(ABC):
         """Tensors that are computed and not stored in the checkpoint."""
         return iter(())
 
-    def kinds(self, layer: int | None) -> Container[str]:
+    def kinds(self, layer: int | None) -> tuple[str, ...]:
         """What a layer is, for rules with a ``kind``; None stands for what is in no layer."""
         return ()
 

@@ -127,9 +127,7 @@ class Decoder(Family):
             "vocab": config.integer("vocab_size", maximum=MAX_VOCABULARY),
             "layers": config.integer("num_hidden_layers", maximum=MAX_LAYERS),
             "embd": embd,
-            "ff": config.integer(
-                "intermediate_size", default=self.inner_widths * embd or None, maximum=MAX_WIDTH
-            ),
+            "ff": self.inner_width(embd),
             "heads": heads,
             "kv_heads": kv_heads,
             "head_dim": head_dim,
@@ -137,6 +135,11 @@ class Decoder(Family):
             "q": heads * head_dim,
             "kv": kv_heads * head_dim,
         }
+
+    def inner_width(self, embd: int) -> int:
+        """Width of the feed-forward part; 0 where no layer has one."""
+        default = self.inner_widths * embd or None
+        return self.config.integer("intermediate_size", default=default, maximum=MAX_WIDTH)
 
     def n_kv_heads(self, heads: int) -> int:
         """Heads of keys and values for so many of queries."""
@@ -165,7 +168,8 @@ class Decoder(Family):
         metadata.uint32(self.key("block_count"), dimensions["layers"])
         metadata.uint32(self.key("context_length"), self.n_context)
         metadata.uint32(self.key("embedding_length"), dimensions["embd"])
-        metadata.uint32(self.key("feed_forward_length"), dimensions["ff"])
+        if dimensions["ff"]:
+            metadata.uint32(self.key("feed_forward_length"), dimensions["ff"])
         metadata.uint32(self.key("attention.head_count"), dimensions["heads"])
         metadata.uint32(self.key("attention.head_count_kv"), dimensions["kv_heads"])
         epsilon = self.config.number(*self.epsilon_names, default=self.default_epsilon, minimum=0)

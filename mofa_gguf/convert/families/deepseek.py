@@ -16,15 +16,18 @@ import numpy as np
 from mofa_gguf.convert.families import register
 from mofa_gguf.convert.families.base import MAX_WIDTH, Dimensions, Rule, Traits
 from mofa_gguf.convert.families.decoder import EMBEDDINGS, OUTPUT, TWO_NORMS
-from mofa_gguf.convert.families.experts import ExpertDecoder, fused_experts, single_experts
 from mofa_gguf.convert.families.parts import LAYER, matrix, norm
+from mofa_gguf.convert.families.routed import (
+    ROUTED_MLP,
+    SOFTMAX,
+    RoutedDecoder,
+    of_kind,
+)
 from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.weights import Weights, rows_of_each, transposed
 
-_ATTENTION, _MLP = f"{LAYER}.self_attn", f"{LAYER}.mlp"
-_DENSE, _ROUTED = "dense layer", "layer with experts"
+_ATTENTION = f"{LAYER}.self_attn"
 _LATENT_QUERY, _PLAIN_QUERY = "queries in two steps", "queries in one step"
-_SOFTMAX, _SIGMOID = 1, 2  # llama_expert_gating_func_type
 _LATENT_DEFAULTS: Mapping[str, object] = {
     "kv_lora_rank": 512,
     "q_lora_rank": 1536,
@@ -51,11 +54,7 @@ def _values(weights: Weights, dimensions: Dimensions) -> Weights:
     return rows_of_each(_by_head(weights, dimensions), rows)
 
 
-def _of_kind(kind: str, *rules: Rule) -> tuple[Rule, ...]:
-    return tuple(replace(rule, kind=kind) for rule in rules)
-
-
-class _Deepseek(ExpertDecoder):
+class _Deepseek(RoutedDecoder):
     """What both have: all but the routing."""
 
     architecture = "deepseek2"
@@ -65,12 +64,11 @@ class _Deepseek(ExpertDecoder):
         "moe_layer_freq": 1,
         "rope_interleave": True,
     }
-    gating: ClassVar[int]
     rules = (
         *EMBEDDINGS,
         *TWO_NORMS,
-        *_of_kind(_PLAIN_QUERY, matrix(f"{_ATTENTION}.q_proj", "blk.{i}.attn_q", "q", "embd")),
-        *_of_kind(
+        *of_kind(_PLAIN_QUERY, matrix(f"{_ATTENTION}.q_proj", "blk.{i}.attn_q", "q", "embd")),
+        *of_kind(
             _LATENT_QUERY,
             matrix(f"{_ATTENTION}.q_a_proj", "blk.{i}.attn_q_a", "query_latent", "embd"),
             *norm(f"{_ATTENTION}.q_a_layernorm", "blk.{i}.attn_q_a_norm", "query_latent"),
@@ -91,27 +89,7 @@ class _Deepseek(ExpertDecoder):
             _values,
         ),
         matrix(f"{_ATTENTION}.o_proj", "blk.{i}.attn_output", "embd", "values"),
-        *_of_kind(
-            _DENSE,
-            matrix(f"{_MLP}.gate_proj", "blk.{i}.ffn_gate", "ff", "embd"),
-            matrix(f"{_MLP}.up_proj", "blk.{i}.ffn_up", "ff", "embd"),
-            matrix(f"{_MLP}.down_proj", "blk.{i}.ffn_down", "embd", "ff"),
-        ),
-        *_of_kind(
-            _ROUTED,
-            matrix(f"{_MLP}.gate", "blk.{i}.ffn_gate_inp", "experts", "embd"),
-            Rule(
-                f"{_MLP}.gate.e_score_correction_bias",
-                "blk.{i}.exp_probs_b.bias",
-                ("experts",),
-                optional=True,
-            ),
-            matrix(f"{_MLP}.shared_experts.gate_proj", "blk.{i}.ffn_gate_shexp", "shared", "embd"),
-            matrix(f"{_MLP}.shared_experts.up_proj", "blk.{i}.ffn_up_shexp", "shared", "embd"),
-            matrix(f"{_MLP}.shared_experts.down_proj", "blk.{i}.ffn_down_shexp", "embd", "shared"),
-        ),
-        *single_experts(_MLP),
-        *fused_experts(f"{_MLP}.experts.gate_up_proj", f"{_MLP}.experts.down_proj"),
+        *ROUTED_MLP,
         *OUTPUT,
     )
 
@@ -136,25 +114,13 @@ class _Deepseek(ExpertDecoder):
             "latent": latent,
             "latent_key": latent + rotated,
             "query_latent": config.integer("q_lora_rank", default=0, maximum=MAX_WIDTH),
-            "shared": sizes["ff_exp"] * self._n_shared,
-            "dense_layers": self._n_dense(sizes["layers"]),
         }
         return sizes
-
-    @property
-    def _n_shared(self) -> int:
-        return self.config.integer("n_shared_experts", default=1, maximum=1024)
-
-    def _n_dense(self, n_layers: int) -> int:
-        return self.config.integer("first_k_dense_replace", default=0, minimum=0, maximum=n_layers)
 
     def kinds(self, layer: int | None) -> tuple[str, ...]:
         """How queries are made, and what follows the attention."""
         query = _LATENT_QUERY if "q_lora_rank" in self.config else _PLAIN_QUERY
-        n_layers = self.config.integer("num_hidden_layers")
-        if layer is not None and layer < self._n_dense(n_layers):
-            return (query, _DENSE)
-        return (query, _ROUTED, *super().kinds(layer))
+        return (query, *super().kinds(layer))
 
     def hyperparameters(self, metadata: Metadata, dimensions: Dimensions) -> None:
         """The keys of latent attention; those of the decoder where they fit it."""
@@ -168,14 +134,7 @@ class _Deepseek(ExpertDecoder):
         metadata.uint32(self.key("attention.value_length_mla"), dimensions["value"])
         metadata.uint32(self.key("attention.kv_lora_rank"), latent)
         metadata.uint32(self.key("rope.dimension_count"), rotated)
-        metadata.uint32(self.key("leading_dense_block_count"), dimensions["dense_layers"])
-        metadata.uint32(self.key("expert_feed_forward_length"), dimensions["ff_exp"])
-        metadata.uint32(self.key("expert_shared_count"), self._n_shared)
-        metadata.uint32(self.key("expert_gating_func"), self.gating)
-        scale = self.config.number("routed_scaling_factor", default=1.0, minimum=1e-6)
-        metadata.float32(self.key("expert_weights_scale"), scale)
         self._query_keys(metadata, dimensions)
-        self._group_keys(metadata, dimensions)
         self._yarn_keys(metadata)
 
     def _query_keys(self, metadata: Metadata, dimensions: Dimensions) -> None:
@@ -188,18 +147,6 @@ class _Deepseek(ExpertDecoder):
         if not is_lite:
             # 0 stands for queries in one step; for those models the key must be there.
             metadata.uint32(self.key("attention.q_lora_rank"), dimensions["query_latent"])
-
-    def _group_keys(self, metadata: Metadata, dimensions: Dimensions) -> None:
-        """Experts in groups, of which some are looked at for a token."""
-        experts = dimensions["experts"]
-        groups = self.config.integer("n_group", default=1, maximum=experts)
-        used = self.config.integer("topk_group", default=groups, maximum=groups)
-        if groups == used:
-            return
-        if experts % groups or experts // groups < 2:
-            raise self.config.fail("n_group", f"must part {experts} experts into equal groups")
-        metadata.uint32(self.key("expert_group_count"), groups)
-        metadata.uint32(self.key("expert_group_used_count"), used)
 
     def _yarn_keys(self, metadata: Metadata) -> None:
         """YaRN's factors: one for the rotated part of a head, one for the whole.
@@ -223,21 +170,12 @@ class _Deepseek(ExpertDecoder):
         """All heads share the latent one."""
         return replace(super().traits(dimensions), n_gqa=dimensions["heads"])
 
-    def _skip(self, canonical: str, name: str) -> None:
-        """Layers behind the last one predict further tokens; llama.cpp has no use for them yet."""
-        first = self.config.integer("num_hidden_layers")
-        layer = canonical.removeprefix("model.layers.").partition(".")[0]
-        if canonical.startswith("model.layers.") and layer.isdecimal() and int(layer) >= first:
-            self.skipped[name] = "predicts further tokens, which generating text does not need"
-        else:
-            super()._skip(canonical, name)
-
 
 @register("DeepseekV2ForCausalLM")
 class DeepseekV2(_Deepseek):
     """Routing by softmax, the weights as they are."""
 
-    gating = _SOFTMAX
+    gating = SOFTMAX
     defaults: ClassVar[Mapping[str, object]] = {
         **_LATENT_DEFAULTS,
         "moe_intermediate_size": 1407,
@@ -250,11 +188,11 @@ class DeepseekV2(_Deepseek):
         "scoring_func": "softmax",
     }
 
-    def _group_keys(self, metadata: Metadata, dimensions: Dimensions) -> None:
+    def group_keys(self, metadata: Metadata, dimensions: Dimensions) -> None:
         """Groups only where the checkpoint's routing looks at them."""
         if self.config.string("topk_method", default="greedy") == "greedy":
             return
-        super()._group_keys(metadata, dimensions)
+        super().group_keys(metadata, dimensions)
         if metadata.get(self.key("expert_group_count")) is not None:
             self.warnings.append(
                 "the checkpoint ranks groups of experts by their best one and llama.cpp by their "
@@ -266,7 +204,6 @@ class DeepseekV2(_Deepseek):
 class DeepseekV3(_Deepseek):
     """Routing by sigmoid, with a correction for each expert that counts for the choice only."""
 
-    gating = _SIGMOID
     defaults: ClassVar[Mapping[str, object]] = {
         **_LATENT_DEFAULTS,
         "first_k_dense_replace": 3,
@@ -284,5 +221,4 @@ class DeepseekV3(_Deepseek):
     def hyperparameters(self, metadata: Metadata, dimensions: Dimensions) -> None:
         """Whether the weights of the experts used are made to add up to one."""
         super().hyperparameters(metadata, dimensions)
-        normalized = self.config.boolean("norm_topk_prob", default=True)
-        metadata.boolean(self.key("expert_weights_norm"), normalized)
+        self.write_normalized(metadata, default=True)

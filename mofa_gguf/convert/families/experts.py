@@ -15,10 +15,11 @@ import numpy as np
 from mofa_gguf.convert.families.base import MAX_WIDTH, Dimensions, Rule, Traits
 from mofa_gguf.convert.families.decoder import Decoder
 from mofa_gguf.convert.metadata import Metadata
-from mofa_gguf.convert.weights import Weights, rows_of_each
+from mofa_gguf.convert.weights import Weights, rows_of_each, transposed
 
 MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
 SINGLE, FUSED = "experts one by one", "experts in one tensor"
+TRANSPOSED = "experts in one tensor, rows and columns exchanged"
 
 
 def gate_half(weights: Weights, dimensions: Dimensions) -> Weights:
@@ -59,6 +60,27 @@ def fused_experts(gate_up: str, down: str) -> tuple[Rule, ...]:
     )
 
 
+def transposed_experts(gate_up: str, down: str) -> tuple[Rule, ...]:
+    """Rules for experts in two tensors a layer whose matrices take inputs by rows."""
+    both = ("experts", "embd", "ff_exp_twice")
+    one = ("experts", "ff_exp", "embd")
+
+    def gate(weights: Weights, dimensions: Dimensions) -> Weights:
+        return gate_half(transposed(weights), dimensions)
+
+    def up(weights: Weights, dimensions: Dimensions) -> Weights:
+        return up_half(transposed(weights), dimensions)
+
+    def plain(weights: Weights, dimensions: Dimensions) -> Weights:
+        return transposed(weights)
+
+    return (
+        Rule(gate_up, "blk.{i}.ffn_gate_exps.weight", both, gate, kind=TRANSPOSED),
+        Rule(gate_up, "blk.{i}.ffn_up_exps.weight", both, up, kind=TRANSPOSED),
+        Rule(down, "blk.{i}.ffn_down_exps.weight", one, plain, kind=TRANSPOSED),
+    )
+
+
 class ExpertDecoder(Decoder):
     """A decoder whose feed-forward parts are experts, some of them used for each token."""
 
@@ -89,11 +111,17 @@ class ExpertDecoder(Decoder):
 
     def kinds(self, layer: int | None) -> tuple[str, ...]:
         """How a layer's experts are stored."""
-        return (FUSED if self.fused_name.format(i=layer) in self._canonical_names else SINGLE,)
+        stored = FUSED if self.fused_name.format(i=layer) in self._shapes else SINGLE
+        return (stored, *super().kinds(layer))
+
+    def shape_of(self, name: str) -> tuple[int, ...] | None:
+        """The shape of a tensor by its canonical name, or None where there is none."""
+        return self._shapes.get(name)
 
     @functools.cached_property
-    def _canonical_names(self) -> frozenset[str]:
-        return frozenset(self.canonical(name) for name in self.checkpoint.tensors)
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        tensors = self.checkpoint.tensors
+        return {self.canonical(name): tensor.shape for name, tensor in tensors.items()}
 
     def traits(self, dimensions: Dimensions) -> Traits:
         """The decoder's, and the number of experts."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -73,7 +73,7 @@ class Falcon(Decoder):
         """The decoder's and the fused matrix's."""
         return with_fused(super().dimensions())
 
-    def kinds(self, layer: int | None) -> Container[str]:
+    def kinds(self, layer: int | None) -> tuple[str, ...]:
         """Whether attention and feed-forward have each their norm."""
         norms = self.config.integer("num_ln_in_parallel_attn", default=2 if self._is_new else 1)
         return (_TWO_NORMS if self._is_new and norms == 2 else _ONE_NORM,)

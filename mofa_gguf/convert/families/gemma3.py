@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from mofa_gguf.convert.config import Config
 from mofa_gguf.convert.families import register
 from mofa_gguf.convert.families.base import Dimensions
 from mofa_gguf.convert.families.decoder import EMBEDDINGS, GATED_MLP, OUTPUT
@@ -14,6 +15,19 @@ from mofa_gguf.convert.families.parts import LAYER, attention, norm
 from mofa_gguf.convert.families.rope import Rope, read_rope
 from mofa_gguf.convert.families.text_part import TextPart
 from mofa_gguf.convert.metadata import Metadata
+
+
+def local_theta(config: Config) -> float:
+    """The base of the frequencies in layers with a window."""
+    # Before transformers 5 the settings were not kept by the kind of layer.
+    base = config.number("rope_local_base_freq", default=10_000.0, minimum=1e-6)
+    by_kind = config.section("rope_parameters")
+    sliding = by_kind.section("sliding_attention") if by_kind is not None else None
+    if sliding is None:
+        return base
+    if sliding.string("rope_type", default="default") != "default":
+        raise sliding.fail("rope_type", "must be default for llama.cpp")
+    return sliding.number("rope_theta", default=base, minimum=1e-6)
 
 
 @register("Gemma3ForCausalLM")
@@ -54,15 +68,7 @@ class Gemma3(WindowedGemma):
     def hyperparameters(self, metadata: Metadata, dimensions: Dimensions) -> None:
         """The keys of windowed Gemmas, the other rope and the cap."""
         super().hyperparameters(metadata, dimensions)
-        # Before transformers 5 the settings were not kept by the kind of layer.
-        base = self.config.number("rope_local_base_freq", default=10_000.0, minimum=1e-6)
-        by_kind = self.config.section("rope_parameters")
-        sliding = by_kind.section("sliding_attention") if by_kind is not None else None
-        if sliding is not None:
-            base = sliding.number("rope_theta", default=base, minimum=1e-6)
-            if sliding.string("rope_type", default="default") != "default":
-                raise sliding.fail("rope_type", "must be default for llama.cpp")
-        metadata.float32(self.key("rope.freq_base_swa"), base)
+        metadata.float32(self.key("rope.freq_base_swa"), local_theta(self.config))
         cap = self.config.number("final_logit_softcapping", default=0.0, minimum=0.0)
         if cap:
             metadata.float32(self.key("final_logit_softcapping"), cap)

@@ -6,10 +6,7 @@ Checkpoints hold the logarithm of the decay; llama.cpp wants the decay itself, n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import ClassVar
-
-import numpy as np
 
 from mofa_gguf.convert.families import register
 from mofa_gguf.convert.families.base import (
@@ -21,24 +18,11 @@ from mofa_gguf.convert.families.base import (
     Traits,
 )
 from mofa_gguf.convert.families.decoder import Decoder
-from mofa_gguf.convert.families.parts import linear, matrix, norm
+from mofa_gguf.convert.families.parts import decay, linear, matrix, norm, without_channels
 from mofa_gguf.convert.metadata import Metadata
-from mofa_gguf.convert.weights import Rows, Weights, mapped
 
 _MIXER = "backbone.layers.{i}.mixer"
 _EMBEDDING = "backbone.embeddings.weight"
-
-
-def _decay(weights: Weights, dimensions: Dimensions) -> Weights:
-    def negated_exponential(rows: Rows) -> Rows:
-        return -np.exp(rows)
-
-    return mapped(weights, negated_exponential)
-
-
-def _without_channels(weights: Weights, dimensions: Dimensions) -> Weights:
-    """A convolution of one channel each as a matrix."""
-    return replace(weights, shape=(weights.shape[0], weights.shape[-1]))
 
 
 @register("MambaForCausalLM")
@@ -62,12 +46,12 @@ class Mamba(Decoder):
             f"{_MIXER}.conv1d.weight",
             "blk.{i}.ssm_conv1d.weight",
             ("inner", "one", "kernel"),
-            _without_channels,
+            without_channels,
         ),
         Rule(f"{_MIXER}.conv1d.bias", "blk.{i}.ssm_conv1d.bias", ("inner",)),
         matrix(f"{_MIXER}.x_proj", "blk.{i}.ssm_x", "step_and_states", "inner"),
         *linear(f"{_MIXER}.dt_proj", "blk.{i}.ssm_dt", "inner", "step"),
-        Rule(f"{_MIXER}.A_log", "blk.{i}.ssm_a", ("inner", "state"), _decay),
+        Rule(f"{_MIXER}.A_log", "blk.{i}.ssm_a", ("inner", "state"), decay),
         Rule(f"{_MIXER}.D", "blk.{i}.ssm_d", ("inner",)),
         matrix(f"{_MIXER}.out_proj", "blk.{i}.ssm_out", "embd", "inner"),
         *norm("backbone.norm_f", "output_norm"),

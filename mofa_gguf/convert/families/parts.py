@@ -5,8 +5,13 @@ Dimensions: "q" and "kv" are the heads and the key-value heads times "head_dim".
 
 from __future__ import annotations
 
-from mofa_gguf.convert.families.base import Rule
+from dataclasses import replace
+
+import numpy as np
+
+from mofa_gguf.convert.families.base import Dimensions, Rule
 from mofa_gguf.convert.families.decoder import paired_rotation
+from mofa_gguf.convert.weights import Rows, Weights, mapped
 
 LAYER = "model.layers.{i}"
 _QUERY, _KEY = paired_rotation("heads"), paired_rotation("kv_heads")
@@ -64,3 +69,17 @@ def qkv_biases(
         Rule(f"{source}.k_proj.bias", "blk.{i}.attn_k.bias", ("kv",), key, flag),
         bias(f"{source}.v_proj", "blk.{i}.attn_v", "kv", flag=flag),
     )
+
+
+def without_channels(weights: Weights, dimensions: Dimensions) -> Weights:
+    """The transform for a convolution of one channel each: a matrix."""
+    return replace(weights, shape=(weights.shape[0], weights.shape[-1]))
+
+
+def decay(weights: Weights, dimensions: Dimensions) -> Weights:
+    """The transform for a stored logarithm of the states' decay; llama.cpp wants it negative."""
+
+    def negated_exponential(rows: Rows) -> Rows:
+        return -np.exp(rows)
+
+    return mapped(weights, negated_exponential)

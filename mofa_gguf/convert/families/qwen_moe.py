@@ -21,11 +21,18 @@ _EXPERTS = (
     *single_experts(_MLP),
     *fused_experts(f"{_MLP}.experts.gate_up_proj", f"{_MLP}.experts.down_proj"),
 )
+SHARED_EXPERT = (
+    *_EXPERTS,
+    matrix(f"{_MLP}.shared_expert_gate", "blk.{i}.ffn_gate_inp_shexp", "one", "embd"),
+    matrix(f"{_MLP}.shared_expert.gate_proj", "blk.{i}.ffn_gate_shexp", "ff_shared", "embd"),
+    matrix(f"{_MLP}.shared_expert.up_proj", "blk.{i}.ffn_up_shexp", "ff_shared", "embd"),
+    matrix(f"{_MLP}.shared_expert.down_proj", "blk.{i}.ffn_down_shexp", "embd", "ff_shared"),
+)
 _BIASED = "biased"
 
 
-class _QwenExperts(ExpertDecoder):
-    """What both have: no layer without experts, no window."""
+class QwenExperts(ExpertDecoder):
+    """What all have: no layer without experts, no window."""
 
     fixed: ClassVar[Mapping[str, object]] = {"decoder_sparse_step": 1, "mlp_only_layers": []}
 
@@ -37,9 +44,23 @@ class _QwenExperts(ExpertDecoder):
             self.warn_of_window()
 
 
+class QwenSharedExpert(QwenExperts):
+    """An expert that every token goes through as well, with a gate of its own."""
+
+    def dimensions(self) -> Dimensions:
+        """The shared expert's width too."""
+        width = self.config.integer("shared_expert_intermediate_size", maximum=MAX_WIDTH)
+        return {**super().dimensions(), "ff_shared": width, "one": 1}
+
+    def hyperparameters(self, metadata: Metadata, dimensions: Dimensions) -> None:
+        """The shared expert's width too."""
+        super().hyperparameters(metadata, dimensions)
+        metadata.uint32(self.key("expert_shared_feed_forward_length"), dimensions["ff_shared"])
+
+
 @register("Qwen2MoeForCausalLM")
-class Qwen2Moe(_QwenExperts):
-    """Biases on queries, keys and values; an expert that every token goes through as well."""
+class Qwen2Moe(QwenSharedExpert):
+    """Biases on queries, keys and values."""
 
     architecture = "qwen2moe"
     demands_head = True
@@ -52,7 +73,7 @@ class Qwen2Moe(_QwenExperts):
         "num_key_value_heads": 16,
         "shared_expert_intermediate_size": 5632,
     }
-    fixed: ClassVar[Mapping[str, object]] = {**_QwenExperts.fixed, "norm_topk_prob": False}
+    fixed: ClassVar[Mapping[str, object]] = {**QwenExperts.fixed, "norm_topk_prob": False}
     rules = (
         *EMBEDDINGS,
         *TWO_NORMS,
@@ -60,23 +81,9 @@ class Qwen2Moe(_QwenExperts):
         Rule(f"{_ATTENTION}.q_proj.bias", "blk.{i}.attn_q.bias", ("q",), kind=_BIASED),
         Rule(f"{_ATTENTION}.k_proj.bias", "blk.{i}.attn_k.bias", ("kv",), kind=_BIASED),
         Rule(f"{_ATTENTION}.v_proj.bias", "blk.{i}.attn_v.bias", ("kv",), kind=_BIASED),
-        *_EXPERTS,
-        matrix(f"{_MLP}.shared_expert_gate", "blk.{i}.ffn_gate_inp_shexp", "one", "embd"),
-        matrix(f"{_MLP}.shared_expert.gate_proj", "blk.{i}.ffn_gate_shexp", "ff_shared", "embd"),
-        matrix(f"{_MLP}.shared_expert.up_proj", "blk.{i}.ffn_up_shexp", "ff_shared", "embd"),
-        matrix(f"{_MLP}.shared_expert.down_proj", "blk.{i}.ffn_down_shexp", "embd", "ff_shared"),
+        *SHARED_EXPERT,
         *OUTPUT,
     )
-
-    def dimensions(self) -> Dimensions:
-        """The shared expert's width too."""
-        width = self.config.integer("shared_expert_intermediate_size", maximum=MAX_WIDTH)
-        return {**super().dimensions(), "ff_shared": width, "one": 1}
-
-    def hyperparameters(self, metadata: Metadata, dimensions: Dimensions) -> None:
-        """The shared expert's width too."""
-        super().hyperparameters(metadata, dimensions)
-        metadata.uint32(self.key("expert_shared_feed_forward_length"), dimensions["ff_shared"])
 
     def kinds(self, layer: int | None) -> tuple[str, ...]:
         """How experts are stored, and whether there are biases."""
@@ -85,7 +92,7 @@ class Qwen2Moe(_QwenExperts):
 
 
 @register("Qwen3MoeForCausalLM")
-class Qwen3Moe(_QwenExperts):
+class Qwen3Moe(QwenExperts):
     """Norms on queries and keys; heads of any size."""
 
     architecture = "qwen3moe"
@@ -96,7 +103,7 @@ class Qwen3Moe(_QwenExperts):
         "num_experts_per_tok": 8,
         "num_key_value_heads": 4,
     }
-    fixed: ClassVar[Mapping[str, object]] = {**_QwenExperts.fixed, "attention_bias": False}
+    fixed: ClassVar[Mapping[str, object]] = {**QwenExperts.fixed, "attention_bias": False}
     rules = (
         *EMBEDDINGS,
         *TWO_NORMS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -55,7 +55,7 @@ class StableLm(Decoder):
         Rule(HEAD, "output.weight", ("vocab", "embd"), optional=True),
     )
 
-    def kinds(self, layer: int | None) -> Container[str]:
+    def kinds(self, layer: int | None) -> tuple[str, ...]:
         """Whether the feed-forward comes after the attention."""
         parallel = self.config.boolean("use_parallel_residual", default=False)
         return () if parallel else (_SEQUENTIAL,)

@@ -9,7 +9,18 @@ from mofa_gguf.convert.checkpoint import Checkpoint
 from mofa_gguf.convert.families.decoder import Decoder
 
 _REASON = "only the text part is converted"
-_OTHER_PARTS = ("vision_tower.", "multi_modal_projector.", "visual.", "image_newline")
+_PREFIXES = ("model.language_model.", "language_model.model.", "model.text_model.")
+_OTHER_PARTS = (
+    "vision_tower.",
+    "vision_model.",
+    "multi_modal_projector.",
+    "visual.",
+    "image_newline",
+    "audio_tower.",
+    "embed_vision.",
+    "embed_audio.",
+    "connector.",
+)
 
 
 class TextPart(Decoder):
@@ -39,12 +50,12 @@ class TextPart(Decoder):
 
     def canonical(self, name: str) -> str:
         """Names of the language model as if it stood alone, whichever version wrote them."""
-        for prefix in ("model.language_model.", "language_model.model."):
+        for prefix in _PREFIXES:
             if name.startswith(prefix):
-                return "model." + name.removeprefix(prefix)
+                return super().canonical("model." + name.removeprefix(prefix))
         if name.startswith("language_model.lm_head."):
             return name.removeprefix("language_model.")
         for part in _OTHER_PARTS:
             if name.startswith(f"model.{part}"):
                 return name.removeprefix("model.")
-        return name
+        return name if name.startswith(_OTHER_PARTS) else super().canonical(name)
