@@ -79,6 +79,7 @@ class Agent:
         self._sessions = SessionStore(self._new_session, settings.max_sessions)
         self._segments = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._looking: asyncio.Task[None] | None = None
         self._provider_node = inputs.get(RESPONSE)
         self._open = set(inputs) - {RESPONSE}
         self._actions: dict[str, Callable[[Arrived], Coroutine[Any, Any, None]]] = {
@@ -89,7 +90,10 @@ class Agent:
 
     async def start(self) -> None:
         """Have the model loaded; queries that come meanwhile wait for it."""
-        await self._status.follow(self._client.provider)
+        remote = self._remote()
+        if remote is not None:
+            remote.on_new_node = self._look
+        await asyncio.wait([self._look()])
 
     def arrived(self, message: Arrived) -> None:
         """Take in a message; a provider node's reply goes where it is waited for."""
@@ -122,9 +126,7 @@ class Agent:
         remote = self._remote()
         if remote is not None and node_id == self._provider_node:
             remote.restarted()
-            task = asyncio.get_running_loop().create_task(self.start())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._look()
 
     def is_idle(self) -> bool:
         """Whether every message was dealt with."""
@@ -136,10 +138,18 @@ class Agent:
 
     async def stop(self) -> None:
         """Give up what is under way, and close the client."""
-        for task in list(self._tasks):
+        tasks = [*self._tasks, *([] if self._looking is None else [self._looking])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._client.close()
+
+    def _look(self) -> asyncio.Task[None]:
+        """Ask the provider for its state and tell it, unless that goes on already."""
+        if self._looking is None or self._looking.done():
+            following = self._status.follow(self._client.provider)
+            self._looking = asyncio.get_running_loop().create_task(following)
+        return self._looking
 
     async def _act(
         self, action: Callable[[Arrived], Coroutine[Any, Any, None]], message: Arrived

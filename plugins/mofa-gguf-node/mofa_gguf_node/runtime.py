@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 0.2
 # Rounds of waiting in vain after which a closed node's queue is taken for empty.
-_N_QUIET = 2
+_N_QUIET = 5
 
 
 @dataclass(frozen=True)

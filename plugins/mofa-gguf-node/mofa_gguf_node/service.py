@@ -2,8 +2,8 @@
 
 Every agent has an input of its own here, and its replies go to the output of the same name, or to
 ``response`` where there is none. Requests run side by side, so that the engine computes them
-together. ``status`` says ``loading``, ``ready`` or ``error``; ``stats`` has the engine's counts
-after every request.
+together. What was replied is kept for a while, for agents that did not hear it. ``status`` says
+``loading``, ``ready`` or ``error``; ``stats`` has the engine's counts after every request.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import dataclasses
 import json
 import logging
 import uuid
-from collections import OrderedDict
 from collections.abc import Collection
 from contextlib import aclosing
 from typing import Any
@@ -30,15 +29,13 @@ from mofa_gguf.contract import (
 )
 from mofa_gguf.host import TokenCounter
 from mofa_gguf_node import failures, wire
+from mofa_gguf_node.journal import Journal, Key
 from mofa_gguf_node.ports import Arrived, Metadata, Outgoing, Send
 from mofa_gguf_node.status import StatusLine
 
 log = logging.getLogger(__name__)
 
 _COMMON_REPLY = "response"
-_N_IDS_REMEMBERED = 4096
-
-_Key = tuple[str, str]
 
 
 class ProviderService:
@@ -55,15 +52,14 @@ class ProviderService:
         self._send = send
         self._outputs = frozenset(outputs)
         self._status = StatusLine(send, self._outputs)
-        self._running: dict[_Key, asyncio.Task[None]] = {}
-        # An agent that is not sure sends a request again: its id tells.
-        self._known: OrderedDict[_Key, None] = OrderedDict()
+        self._instance = str(uuid.uuid4())
+        self._running: dict[Key, asyncio.Task[None]] = {}
+        self._journal = Journal()
 
     async def start(self) -> None:
         """Say hello to everybody, and load the model."""
-        hello = wire.write("hello", instance=str(uuid.uuid4()))
         for port in self._outputs - {"status", "stats"}:
-            self._send(Outgoing(port, hello))
+            self._say(port, None, {"op": "hello"})
         await self._status.follow(self._provider)
 
     def arrived(self, message: Arrived) -> None:
@@ -73,19 +69,24 @@ class ProviderService:
             if request_id is None:
                 raise SerializationError("the message has no request_id in its metadata")
             told = wire.read(message.values)
+            first = wire.first_missed(told)
         except SerializationError as error:
             log.warning("a message at %s is no request: %s", message.port, error)
-            self._reply(message.port, request_id, {"op": "error", **failures.to_dict(error)})
+            self._say(message.port, request_id, {"op": "error", **failures.to_dict(error)})
             return
         key = (message.port, request_id)
         if told["op"] == "cancel":
             if key in self._running:
                 self._running[key].cancel()
-        elif key not in self._known:
-            self._remember(key)
+        elif key in self._journal:  # who asks again has not heard what was said
+            self._repeat(key, first)
+        elif told["op"] == "again":
+            self._say(message.port, request_id, {"op": "unknown"})
+        else:
+            self._journal.open(key)
             task = asyncio.get_running_loop().create_task(self._answer(key, told))
             self._running[key] = task
-            task.add_done_callback(lambda _: self._running.pop(key, None))
+            task.add_done_callback(lambda _: self._end(key))
 
     def closed(self, port: str) -> None:
         """The agent at this port is gone: nobody waits for its answers."""
@@ -111,23 +112,26 @@ class ProviderService:
         await asyncio.gather(*self._running.values(), return_exceptions=True)
         await self._provider.close()
 
-    async def _answer(self, key: _Key, told: wire.Json) -> None:
-        port, request_id = key
+    async def _answer(self, key: Key, told: wire.Json) -> None:
         try:
-            await self._act(port, request_id, told)
+            await self._act(key, told)
         except LLMError as error:
-            self._reply(port, request_id, {"op": "error", **failures.to_dict(error)})
+            self._reply(key, {"op": "error", **failures.to_dict(error)}, fin=True)
         # A provider that breaks its promise must not leave an agent waiting.
         except Exception as error:
             log.exception("the provider failed")
             broken = LLMError(f"the provider failed ({type(error).__name__}: {error})")
-            self._reply(port, request_id, {"op": "error", **failures.to_dict(broken)})
+            self._reply(key, {"op": "error", **failures.to_dict(broken)}, fin=True)
         self._tell_stats()
 
-    async def _act(self, port: str, request_id: str, told: wire.Json) -> None:
+    def _end(self, key: Key) -> None:
+        del self._running[key]
+        self._journal.close(key)
+
+    async def _act(self, key: Key, told: wire.Json) -> None:
         op = told["op"]
         if op == "chat":
-            await self._chat(port, request_id, _request(told))
+            await self._chat(key, _request(told))
             return
         if op == "embedding":
             asked = EmbeddingRequest.from_dict(_object(told, "request"))
@@ -138,16 +142,13 @@ class ProviderService:
             result = await self._count(told)
         else:
             raise SerializationError(f"there is no op {op!r}; see mofa_gguf_node.wire")
-        self._reply(port, request_id, {"op": "result", "result": result})
+        self._reply(key, {"op": "result", "result": result}, fin=True)
 
-    async def _chat(self, port: str, request_id: str, request: ChatCompletionRequest) -> None:
-        seq = 0
+    async def _chat(self, key: Key, request: ChatCompletionRequest) -> None:
         async with aclosing(self._provider.chat_stream(request)) as stream:  # type: ignore[type-var]
             async for chunk in stream:
-                told = {"op": "chunk", "chunk": chunk.to_dict()}
-                self._reply(port, request_id, told, seq=seq, fin=False)
-                seq += 1
-        self._reply(port, request_id, {"op": "end"}, seq=seq, fin=True)
+                self._reply(key, {"op": "chunk", "chunk": chunk.to_dict()}, fin=False)
+        self._reply(key, {"op": "end"}, fin=True)
 
     async def _count(self, told: wire.Json) -> int:
         if not isinstance(self._provider, TokenCounter):
@@ -160,15 +161,30 @@ class ProviderService:
             [Tool.from_dict(tool) for tool in tools] or None,
         )
 
-    def _reply(self, port: str, request_id: str | None, told: wire.Json, **metadata: Any) -> None:
-        where = port if port in self._outputs else _COMMON_REPLY
-        about: Metadata = {wire.REQUEST_ID: request_id, **metadata} if request_id else metadata
-        self._send(Outgoing(where, json.dumps(told, ensure_ascii=False), about))
+    def _reply(self, key: Key, told: wire.Json, *, fin: bool) -> None:
+        text = json.dumps(told, ensure_ascii=False)
+        seq = self._journal.add(key, told, len(text))
+        port, request_id = key
+        self._put(port, request_id, text, {wire.SEQ: seq, "fin": fin})
 
-    def _remember(self, key: _Key) -> None:
-        self._known[key] = None
-        if len(self._known) > _N_IDS_REMEMBERED:
-            self._known.popitem(last=False)
+    def _repeat(self, key: Key, first: int) -> None:
+        """Say in one message what was not heard; a burst of them would be lost again."""
+        port, request_id = key
+        missed = self._journal.since(key, first)
+        if missed:
+            self._say(port, request_id, {"op": "missed", "replies": missed}, {wire.SEQ: first})
+        else:
+            self._say(port, request_id, {"op": "busy"})
+
+    def _say(
+        self, port: str, request_id: str | None, told: wire.Json, about: Metadata | None = None
+    ) -> None:
+        self._put(port, request_id, json.dumps(told, ensure_ascii=False), about or {})
+
+    def _put(self, port: str, request_id: str | None, text: str, about: Metadata) -> None:
+        where = port if port in self._outputs else _COMMON_REPLY
+        whose = {} if request_id is None else {wire.REQUEST_ID: request_id}
+        self._send(Outgoing(where, text, {**whose, wire.INSTANCE: self._instance, **about}))
 
     def _tell_stats(self) -> None:
         stats = getattr(self._provider, "stats", None)

@@ -43,8 +43,9 @@ class AgentSettings(BaseModel):
     """The most turns of a conversation that the model sees; by default what its context holds."""
     max_sessions: int = Field(default=256, ge=1)
     """Conversations remembered; the one that was silent for longest is forgotten first."""
-    timeout_s: float = Field(default=300.0, gt=0)
-    """Seconds that a provider node may be silent about a request."""
+    timeout_s: float = Field(default=120.0, gt=0)
+    """Seconds that a provider node may be silent. One that works says so every few seconds,
+    however long an answer takes."""
     retries: int = Field(default=0, ge=0, le=10)
     """How often a failed request is sent again, where that may help."""
 

@@ -35,19 +35,12 @@ class Flow:
         return [line[len(start) :] for line in self.said(node) if line.startswith(start)]
 
 
-def run_flow(file: Path, *, timeout_s: float = 150.0, **environment: str) -> Flow:
+def run_flow(file: Path, *, timeout_s: float = 500.0, **environment: str) -> Flow:
     """Run a dataflow to its end.
 
     Skips the test where dora's command is not installed. What it started is gone afterwards.
     """
-    bin_folder = Path(sys.executable).parent
-    dora = shutil.which("dora", path=f"{bin_folder}{os.pathsep}{os.environ.get('PATH', '')}")
-    if dora is None:
-        pytest.skip("the command dora (dora-rs-cli) is not installed")
-    pytest.importorskip("dora", reason="dora-rs is not installed")
-    path = f"{bin_folder}{os.pathsep}{os.environ.get('PATH', '')}"
-    # The environment's own python runs the nodes: dora looks for it as for an activated one.
-    env = {**os.environ, "PATH": path, "VIRTUAL_ENV": sys.prefix, **environment}
+    dora, env = dora_command(), dora_environment(**environment)
     process = subprocess.Popen(
         [dora, "run", file.name],
         cwd=file.parent,
@@ -64,6 +57,27 @@ def run_flow(file: Path, *, timeout_s: float = 150.0, **environment: str) -> Flo
         output, _ = process.communicate()
         raise AssertionError(f"the dataflow did not end within {timeout_s} s:\n{output}") from None
     return Flow(process.returncode, output)
+
+
+def dora_command() -> str:
+    """Dora's command; skips the test where it is not installed."""
+    dora = shutil.which("dora", path=_search_path())
+    if dora is None:
+        pytest.skip("the command dora (dora-rs-cli) is not installed")
+    pytest.importorskip("dora", reason="dora-rs is not installed")
+    return dora
+
+
+def dora_environment(**environment: str) -> dict[str, str]:
+    """The environment of a dora process whose nodes run in this Python's environment.
+
+    Dora looks for Python as for an activated environment's.
+    """
+    return {**os.environ, "PATH": _search_path(), "VIRTUAL_ENV": sys.prefix, **environment}
+
+
+def _search_path() -> str:
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -77,10 +77,17 @@ class Stage:
 class Pair:
     """An agent and a provider node, with a wire between them that can be cut.
 
-    ``start_service`` stands for dora's (re)start of the node.
+    ``start_service`` stands for dora's (re)start of the node. Messages of which ``loses`` says so
+    do not arrive.
     """
 
-    def __init__(self, *, timeout_s: float = 5.0, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_s: float = 5.0,
+        loses: Callable[[str], bool] = lambda text: False,
+        **options: Any,
+    ) -> None:
         self.remote = RemoteProvider(self._to_service, timeout_s=timeout_s)
         self.stage = Stage(
             self.remote,
@@ -89,6 +96,7 @@ class Pair:
             **options,
         )
         self.service: ProviderService | None = None
+        self.loses = loses
         self.carried: list[dict[str, Any]] = []
         self.told: list[Outgoing] = []
 
@@ -106,14 +114,23 @@ class Pair:
 
     def _to_service(self, text: str, metadata: Any) -> None:
         self.carried.append({**json.loads(text), **metadata})
-        if self.service is not None:
+        if self.service is not None and not self.loses(text):
             self.service.arrived(Arrived("agent", [text], metadata))
 
     def _to_agent(self, outgoing: Outgoing) -> None:
         self.told.append(outgoing)
-        if outgoing.port == "agent":
+        if outgoing.port == "agent" and not self.loses(str(outgoing.payload)):
             arrived = Arrived("response", [outgoing.payload], outgoing.metadata)
             asyncio.get_running_loop().call_soon(self.stage.agent.arrived, arrived)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something to come true."""
+    for _ in range(2000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it did not come to that")
 
 
 class _deadline:  # noqa: N801 - asyncio.timeout, which Python 3.10 lacks

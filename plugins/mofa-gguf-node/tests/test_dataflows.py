@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,29 @@ FLOWS = Path(__file__).resolve().parent / "flows"
 MOFA = "MoFA is a framework for building AI agents, written in Rust."
 SYSTEM = "You are one of several agents that work together. " * 12
 
+_ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+")
+
 MODEL = {"MOFA_GGUF_MODEL": "demo", "MOFA_GGUF_N_THREADS": 1}
+
+
+CHAIN = """
+default = "remote-first"
+
+[providers.remote-first]
+provider = "fallback-chain"
+name = "remote-first"
+providers = ["remote", "local"]
+
+[providers.remote]
+provider = "openai-compatible"
+base_url = "http://127.0.0.1:9/v1"
+default_model = "big"
+
+[providers.local]
+provider = "gguf"
+model = "demo"
+n_threads = 1
+"""
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +78,28 @@ def flow(tmp_path: Path, cache: Path) -> Any:
         return run_flow(file, MOFA_GGUF_CACHE_DIR=str(cache))
 
     return run
+
+
+@pytest.fixture
+def served_model(cache: Path) -> Iterator[str]:
+    """The address of OpenAI's API in front of the bundled model."""
+    pytest.importorskip("uvicorn", reason="mofa-gguf[serve] is not installed")
+    pytest.importorskip("openai", reason="openai is not installed")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mofa_gguf", "serve", "demo", "--port", "0"],
+        env={**os.environ, "MOFA_GGUF_CACHE_DIR": str(cache), "MOFA_GGUF_N_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        address = next((found for line in process.stdout if (found := _ADDRESS.search(line))), None)
+        assert address is not None
+        yield f"{address[0]}/v1"
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
 
 
 def wire(source: str) -> dict[str, Any]:
@@ -100,7 +149,13 @@ def test_eight_agents_share_one_model_and_their_common_prefix_is_computed_once(f
             "inputs": {"query": wire("crowd/query"), "response": wire(f"model/{name}")},
             "outputs": ["request", "llm_result", "status"],
             # What comes last in the prompt is what tells the agents apart.
-            "env": {"MOFA_AGENT_SYSTEM": SYSTEM, "MOFA_AGENT_TEMPERATURE": 0},
+            "env": {
+                "MOFA_AGENT_SYSTEM": SYSTEM,
+                "MOFA_AGENT_TEMPERATURE": 0,
+                # Answers so long that some are computed at the same time on any machine.
+                "MOFA_AGENT_OPTIONS": json.dumps({"ignore_eos": True}),
+                "MOFA_AGENT_MAX_TOKENS": 64,
+            },
         }
         for name in names
     ]
@@ -126,7 +181,7 @@ def test_eight_agents_share_one_model_and_their_common_prefix_is_computed_once(f
     assert done.code == 0, done.output
     answers = [line.split(" ", 1) for line in done.said_after("crowd", "answer")]
     assert [name for name, _ in answers] == names
-    assert len({answer for _, answer in answers}) == 1
+    assert len({answer[:20] for _, answer in answers}) == 1
     stats = json.loads(done.said_after("crowd", "stats")[0])
     n_prompt = stats["n_prompt_tokens_computed"] + stats["n_prompt_tokens_cached"]
     assert n_prompt % 8 == 0
@@ -187,6 +242,31 @@ def test_whatever_happens_to_the_provider_node_is_heard_of_and_the_dataflow_live
     assert "node will be restarted (attempt 1)" in done.output
 
 
+def test_a_mofa_toml_beside_the_dataflow_is_the_agents_configuration(
+    flow: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("mofa_openai", reason="mofa-openai is not installed")
+    (tmp_path / "mofa.toml").write_text(CHAIN)
+    shutil.copy(PLUGIN / "examples" / "asker.py", tmp_path)
+    asker = {
+        "id": "asker",
+        "path": "asker.py",
+        "inputs": {"answer": wire("agent/llm_result"), "error": wire("agent/error")},
+        "outputs": ["query"],
+        "env": {"QUESTIONS": "What is MoFA?"},
+    }
+    agent = {
+        "id": "agent",
+        "path": "mofa-gguf-agent",
+        "inputs": {"query": wire("asker/query")},
+        "outputs": ["llm_result", "error"],
+        "env": {"MOFA_AGENT_TEMPERATURE": 0},
+    }
+    done = flow(asker, agent)
+    assert done.said_after("asker", "answer") == [MOFA], done.output
+    assert "remote-first: openai-compatible failed, asking the next" in done.output
+
+
 def test_an_agent_of_mofa_core_asks_ours_in_its_own_envelope(flow: Any) -> None:
     pytest.importorskip("mofa.agent_build.base.base_agent", reason="mofa-core is not installed")
     stock = {
@@ -205,6 +285,37 @@ def test_an_agent_of_mofa_core_asks_ours_in_its_own_envelope(flow: Any) -> None:
     done = flow(stock, agent)
     assert done.code == 0, done.output
     assert done.said_after("asker", "answer") == [MOFA]
+
+
+def test_what_it_sends_is_what_an_openai_chat_agent_sends(
+    flow: Any, cache: Path, served_model: str
+) -> None:
+    pytest.importorskip("mofa.agent_build.base.base_agent", reason="mofa-core is not installed")
+    asker = {
+        "id": "asker",
+        "path": "twins.py",
+        "inputs": {"ours": wire("agent/llm_result"), "stock": wire("stock/llm_result")},
+        "outputs": ["query"],
+    }
+    stock = {
+        "id": "stock",
+        "path": "stock_agent.py",
+        "inputs": {"query": wire("asker/query")},
+        "outputs": ["llm_result"],
+        "env": {"LLM_BASE_URL": served_model, "LLM_API_KEY": "none", "LLM_MODEL_NAME": "demo"},
+    }
+    agent = {
+        "id": "agent",
+        "path": "mofa-gguf-agent",
+        "inputs": {"query": wire("asker/query")},
+        "outputs": ["llm_result"],
+        "env": {**MODEL, "MOFA_AGENT_TEMPERATURE": 0},
+    }
+    done = flow(asker, stock, agent)
+    assert done.said_after("asker", "ours") == done.said_after("asker", "stock"), done.output
+    first, second = map(json.loads, done.said_after("asker", "ours"))
+    assert json.loads(first["text"][0])["node_results"] == MOFA
+    assert (first["number"], second["session_id"]) == (0, "s1")
 
 
 def test_wrong_options_end_the_node_with_a_sentence(flow: Any) -> None:

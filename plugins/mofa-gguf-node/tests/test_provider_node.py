@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mofa_gguf_node import failures, wire
 from mofa_gguf_node.ports import Arrived
-from scenes import Pair
+from scenes import Pair, until
 
 from mofa_gguf import (
     ApiError,
@@ -32,14 +32,6 @@ from mofa_gguf.host.testing import ScriptedProvider
 ASK = ChatCompletionRequest.new().user_message("Hi")
 
 
-async def until(condition: Any) -> None:
-    for _ in range(2000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not come to that")
-
-
 async def test_an_agent_of_a_provider_node_answers_as_one_with_a_model_of_its_own() -> None:
     pair = Pair(system="Be brief.")
     provider = ScriptedProvider(["Hello there"])
@@ -57,7 +49,7 @@ async def test_a_remote_stream_keeps_to_the_contracts_rules() -> None:
     await pair.start_service(ScriptedProvider(["Hello there"]))
     chunks = [chunk async for chunk in pair.remote.chat_stream(ASK)]
     assert stream_violations(chunks) == []
-    replies = [out for out in pair.told if "seq" in out.metadata]
+    replies = [out for out in pair.told if "fin" in out.metadata]
     assert [out.metadata["seq"] for out in replies] == list(range(len(chunks) + 1))
     assert [out.metadata["fin"] for out in replies] == [False] * len(chunks) + [True]
 
@@ -163,19 +155,6 @@ async def test_what_was_asked_while_the_node_was_down_is_asked_again_when_it_is_
     chats = [told for told in pair.carried if told["op"] == "chat"]
     assert len(chats) == 2
     assert chats[0] == chats[1]
-
-
-async def test_a_request_that_was_lost_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mofa_gguf_node.remote._SEND_AGAIN_S", 0.01)
-    pair = Pair()
-    provider = ScriptedProvider(["Hello"])
-    await pair.start_service(provider)
-    service, pair.service = pair.service, None
-    running = asyncio.ensure_future(pair.remote.chat(ASK))
-    await until(lambda: len(pair.carried) == 1)
-    pair.service = service
-    assert (await running).content() == "Hello"
-    assert len(provider.requests) == 1
 
 
 async def test_a_request_that_comes_twice_is_answered_once() -> None:

@@ -123,3 +123,10 @@ def test_half_a_connection_to_a_provider_node_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="one of them is missing"):
         make_agent(Ports(inputs, frozenset(outputs)), lambda outgoing: None)
+
+
+def test_dora_sees_the_environment_when_it_asks_uv_from_the_projects_folders() -> None:
+    plugin = Path(__file__).resolve().parent.parent
+    for folder in (plugin, plugin.parent.parent):
+        settings = (folder / "pyproject.toml").read_text().partition("[tool.uv]")[2]
+        assert settings.strip().startswith("managed = false"), folder

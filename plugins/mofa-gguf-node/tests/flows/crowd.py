@@ -9,6 +9,8 @@ import pyarrow as pa
 from dora import Node
 from mofa_gguf_node.envelope import read_text
 
+_PATIENCE_S = 300.0
+
 node = Node()
 n_agents = int(os.environ["AGENTS"])
 states: set[str] = set()
@@ -22,7 +24,7 @@ def ready() -> bool:
 
 asked = False
 while len(answers) < n_agents or stats.get("n_requests", 0) != n_agents:
-    event = node.next(timeout=100)
+    event = node.next(timeout=_PATIENCE_S)
     if event is None or event["type"] in ("STOP", "ERROR"):
         raise SystemExit(f"it ended early: {event}")
     if event["type"] != "INPUT":
