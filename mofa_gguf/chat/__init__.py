@@ -16,11 +16,11 @@ from mofa_gguf.chat.errors import (
     UnsupportedContent,
 )
 from mofa_gguf.chat.fallback import default_template, describe_tools
+from mofa_gguf.chat.findings import TemplateCapabilities
 from mofa_gguf.chat.formats import Call
 from mofa_gguf.chat.forms import AnswerForms, CallTrigger, ReasoningMarks
 from mofa_gguf.chat.limits import RenderLimits
 from mofa_gguf.chat.parser import OutputParser
-from mofa_gguf.chat.probe import TemplateCapabilities
 from mofa_gguf.chat.shield import Shield, cut
 from mofa_gguf.chat.template import ChatTemplate
 

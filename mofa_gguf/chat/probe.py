@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from os.path import commonprefix  # character by character, which is what is wanted here
-from typing import Any, Literal
+from typing import Any
 
 from mofa_gguf.chat.derive import derive
 from mofa_gguf.chat.errors import TemplateError, TemplateTooCostly
+from mofa_gguf.chat.findings import ArgumentsForm, Findings, TemplateCapabilities
 from mofa_gguf.chat.formats import FORMATS, ToolCallFormat
 from mofa_gguf.chat.messages import Message
 from mofa_gguf.chat.parser import OutputParser, is_turn_end
 from mofa_gguf.chat.program import TemplateProgram
 from mofa_gguf.chat.reasoning import ReasoningTags, opened_by, tags_in
+from mofa_gguf.chat.response_template import NO_HINTS, ResponseHints
 from mofa_gguf.contract import ChatMessage
-
-ArgumentsForm = Literal["object", "text", "either"]
 
 _NAME, _KEY, _VALUE = "probe_tool", "probe_key", "probe_value"
 _TEXT, _SYSTEM, _RESULT = "probe-text", "probe-system", "probe-result"
@@ -44,50 +43,18 @@ _TOOL: dict[str, Any] = {
 _USER: Message = {"role": "user", "content": _TEXT}
 
 
-@dataclass(frozen=True, kw_only=True)
-class TemplateCapabilities:
-    """What a model's chat template can express.
+def probe(program: TemplateProgram, hints: ResponseHints = NO_HINTS) -> Findings:
+    """Probe a template; ``hints`` are added where rendering tells nothing.
 
-    ``tools`` means that the template describes tools and that its calls can be read back.
-    ``tool_format`` names the format of those calls. ``reasoning`` means that the template knows
-    reasoning marks, ``reasoning_always`` that its prompt opens them by itself. ``image_parts``
-    says that the template has a place for images, not that the model's file has eyes.
+    Raises TemplateTooCostly when rendering uses up its limits.
     """
-
-    tools: bool
-    tool_format: str | None
-    tool_results: bool
-    parallel_tool_calls: bool
-    system_role: bool
-    reasoning: bool
-    reasoning_always: bool
-    content_parts: bool
-    image_parts: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Findings:
-    """Everything that probing a template tells; ``capabilities`` is the part for callers."""
-
-    capabilities: TemplateCapabilities
-    call_format: ToolCallFormat | None
-    arguments_form: ArgumentsForm
-    needs_content: bool
-    result_parts: bool
-    """Whether the result of a tool may come in parts."""
-    reasoning: tuple[ReasoningTags, ...]
-    opened: ReasoningTags | None
-    turn_ends: tuple[str, ...]
-
-
-def probe(program: TemplateProgram) -> Findings:
-    """Probe a template. Raises TemplateTooCostly when rendering uses up its limits."""
-    return _Probe(program).findings()
+    return _Probe(program, hints).findings()
 
 
 class _Probe:
-    def __init__(self, program: TemplateProgram) -> None:
+    def __init__(self, program: TemplateProgram, hints: ResponseHints) -> None:
         self._program = program
+        self._hints = hints
         self._rendered: dict[str, str | None] = {}
 
     def _render(self, *messages: Message, tools: bool = False, prompt: bool = False) -> str | None:
@@ -115,7 +82,9 @@ class _Probe:
             self._render(_USER, {**_call_message(form), **thinking}, tools=True)
             for form in (_ARGUMENTS, json.dumps(_ARGUMENTS))
         ]
-        return tags_in(self._program.source, "".join(filter(None, [prompt, *answered])))
+        found = tags_in(self._program.source, "".join(filter(None, [prompt, *answered])))
+        known = {tags.open for tags in found}
+        return (*found, *(tags for tags in self._hints.reasoning if tags.open not in known))
 
     def findings(self) -> Findings:
         form = self._arguments_form()
@@ -124,6 +93,8 @@ class _Probe:
         )
         takes_tools = _NAME in (self._render(_USER, tools=True) or "")
         call_format = self._call_format(arguments) if takes_tools else None
+        if takes_tools and call_format is None:
+            call_format = self._hints.call_format
         reasoning = self._tags
         prompt = self._render(_USER, prompt=True)
         opened = opened_by(prompt, reasoning) if prompt is not None else None
@@ -146,7 +117,9 @@ class _Probe:
             result_parts=self._takes_result_parts(arguments),
             reasoning=reasoning,
             opened=opened,
-            turn_ends=self._turn_ends(call_format, arguments),
+            turn_ends=tuple(
+                dict.fromkeys((*self._turn_ends(call_format, arguments), *self._hints.turn_ends))
+            ),
         )
 
     def _takes_system(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from mofa_gguf.chat.adapt import render_adapted
 from mofa_gguf.chat.answer import CallIds, ids_for
 from mofa_gguf.chat.errors import TemplateSyntax, UnsupportedContent
+from mofa_gguf.chat.findings import Findings, TemplateCapabilities
 from mofa_gguf.chat.formats import HERMES
 from mofa_gguf.chat.forms import AnswerForms
 from mofa_gguf.chat.limits import RenderLimits
@@ -25,9 +26,10 @@ from mofa_gguf.chat.messages import (
     template_tools,
 )
 from mofa_gguf.chat.parser import OutputParser
-from mofa_gguf.chat.probe import Findings, TemplateCapabilities, probe
+from mofa_gguf.chat.probe import probe
 from mofa_gguf.chat.program import TemplateProgram
 from mofa_gguf.chat.reasoning import THINK, opened_by
+from mofa_gguf.chat.response_template import ResponseHints, read_response_template
 from mofa_gguf.chat.tools import tool_names, tool_schemas
 from mofa_gguf.contract import ChatMessage, Tool
 
@@ -40,7 +42,9 @@ class ChatTemplate:
 
     ``source`` is the Jinja template (a GGUF's ``tokenizer.chat_template``), or several by name;
     of several, "tool_use" is taken when there are tools and "default" otherwise, as transformers
-    does. ``now`` is the clock behind ``strftime_now``. Safe to use from several threads.
+    does. ``response_template`` is transformers' description of an answer, as JSON, see
+    :mod:`mofa_gguf.chat.response_template`. ``now`` is the clock behind ``strftime_now``. Safe to
+    use from several threads.
 
     Raises TemplateSyntax when a template cannot be compiled.
     """
@@ -51,6 +55,7 @@ class ChatTemplate:
         *,
         bos_token: str = "",
         eos_token: str = "",
+        response_template: str | None = None,
         limits: RenderLimits | None = None,
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
@@ -60,13 +65,14 @@ class ChatTemplate:
         default = sources["default"] if "default" in sources else next(iter(sources.values()))
         constants = {"bos_token": bos_token, "eos_token": eos_token}
         limits = limits or RenderLimits()
+        hints = read_response_template(response_template)
 
         def variant(text: str) -> _Variant:
             # Kimi K2's template numbers its calls by way of a list.
             program = TemplateProgram(
                 text, constants=constants, limits=limits, now=now, growing_lists=True
             )
-            return _Variant(program)
+            return _Variant(program, hints)
 
         self._default = variant(default)
         self._with_tools = variant(sources["tool_use"]) if "tool_use" in sources else self._default
@@ -204,15 +210,16 @@ class ChatTemplate:
 class _Variant:
     """One of a model's templates and what was found out about it."""
 
-    def __init__(self, program: TemplateProgram) -> None:
+    def __init__(self, program: TemplateProgram, hints: ResponseHints) -> None:
         self.program = program
+        self._hints = hints
         self._findings: Findings | None = None
 
     @property
     def findings(self) -> Findings:
         # Two threads may probe at the same time; they find the same.
         if self._findings is None:
-            self._findings = probe(self.program)
+            self._findings = probe(self.program, self._hints)
         return self._findings
 
     def fit(self, messages: list[Message]) -> list[Message]:

@@ -13,6 +13,7 @@ comparison, deep    how far it is from the unquantized weights
 pipeline        the stages in order
 gguf_source, requantize     from GGUF to GGUF
 adapter, adapter_config, adapter_pipeline    LoRA adapters of PEFT
+importance_run  computing an importance matrix
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from mofa_gguf.convert.report import (
     Check,
     ConversionProgress,
     ConversionReport,
+    ImportanceReport,
     MemoryEstimate,
     TensorReport,
 )
@@ -53,6 +55,7 @@ __all__ = [
     "ConversionProgress",
     "ConversionReport",
     "ImportanceError",
+    "ImportanceReport",
     "MemoryEstimate",
     "OutputError",
     "OverrideError",
@@ -65,6 +68,7 @@ __all__ = [
     "UnsupportedArchitecture",
     "VerificationError",
     "architectures",
+    "compute_importance",
     "convert",
     "convert_adapter",
     "quantize",
@@ -271,6 +275,52 @@ def quantize(
             n_threads=threads,
             verify=verify,
             dry_run=dry_run,
+            observer=progress,
+        )
+    )
+
+
+def compute_importance(
+    model: str | os.PathLike[str],
+    text: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    chunk_size: int = 512,
+    max_chunks: int | None = None,
+    with_output: bool = False,
+    force: bool = False,
+    threads: int | None = None,
+    progress: Callable[[ConversionProgress], None] | None = None,
+) -> ImportanceReport:
+    """Compute an importance matrix: how much each column of each matrix matters on a text.
+
+    The GGUF file ``model`` reads the text file ``text`` in chunks of ``chunk_size`` tokens, at
+    most ``max_chunks``; ``output`` gets llama.cpp's GGUF form of it, for the ``imatrix`` of
+    :func:`convert` and :func:`quantize` and for llama.cpp's own quantizer. ``with_output`` takes
+    the output matrix along. Best from a model in 16 bits, and a text of what it will be used for.
+
+    Raises ImportanceError (the model cannot be loaded, or reads no such chunk), OutputError and
+    ConversionError (the text cannot be read). ValueError for numbers below one.
+    """
+    from mofa_gguf.convert.importance_run import ImportanceOrder, run
+
+    for name, value in (
+        ("chunk_size", chunk_size),
+        ("max_chunks", max_chunks),
+        ("threads", threads),
+    ):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    return run(
+        ImportanceOrder(
+            model=Path(model),
+            text=Path(text),
+            output=Path(output),
+            chunk_size=chunk_size,
+            max_chunks=max_chunks,
+            with_output=with_output,
+            force=force,
+            n_threads=threads,
             observer=progress,
         )
     )

@@ -7,19 +7,19 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from mofa_gguf import __version__
 from mofa_gguf.convert.adapter import Adapter, AdapterTensors, adapter_tensors, open_adapter
 from mofa_gguf.convert.checkpoint import open_checkpoint
 from mofa_gguf.convert.errors import UnknownQuantization, VerificationError
 from mofa_gguf.convert.families import family_of
 from mofa_gguf.convert.families.base import Model
-from mofa_gguf.convert.gguf_format import data_size, header_bytes
 from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.output import PartialFile, check_space, check_target
+from mofa_gguf.convert.parts import Part
 from mofa_gguf.convert.plan import Plan, PlannedTensor
-from mofa_gguf.convert.provenance import package_version
 from mofa_gguf.convert.quantizations import QUANTIZATIONS, Quantization
-from mofa_gguf.convert.report import Check, ConversionReport, TensorReport, in_short
-from mofa_gguf.convert.writer import write_gguf
+from mofa_gguf.convert.report import Check, ConversionReport
+from mofa_gguf.convert.writer import Encoding, write_gguf
 from mofa_gguf.engine.files.header import read_header
 
 TYPES = ("F32", "F16", "BF16")
@@ -62,10 +62,10 @@ def run(order: AdapterOrder) -> ConversionReport:
         )
         base_name = adapter.config.base_model or checkpoint.folder.resolve().name
         metadata = _metadata(order, adapter, found, model, base_name)
-        checks = () if order.dry_run else _write(order, metadata, plan)
-        n_bytes = len(header_bytes(metadata, plan.tensors)) + data_size(plan.tensors)
+        part = Part(order.output, metadata, plan)
+        checks = () if order.dry_run else _write(order, part)
         seconds = {"all": time.perf_counter() - began}
-        return _report(order, adapter, model, plan, n_bytes, checks, seconds)
+        return _report(order, adapter, model, part, checks, seconds)
 
 
 def _metadata(
@@ -82,17 +82,18 @@ def _metadata(
     metadata.string("general.base_model.0.name", Path(base_name).name)
     metadata.string("adapter.type", "lora")
     metadata.float32("adapter.lora.alpha", found.alpha)
-    metadata.string("mofa_gguf.version", package_version())
+    metadata.string("mofa_gguf.version", __version__)
     metadata.string("mofa_gguf.source_sha256", digest.hexdigest())
     return metadata
 
 
-def _write(order: AdapterOrder, metadata: Metadata, plan: Plan) -> tuple[Check, ...]:
+def _write(order: AdapterOrder, part: Part) -> tuple[Check, ...]:
     """The file gets its name only when it is whole."""
-    check_space(order.output, len(header_bytes(metadata, plan.tensors)) + data_size(plan.tensors))
-    with PartialFile(order.output) as output:
-        write_gguf(output, metadata, plan, n_threads=1)
-        checks = (_check(output.path, order, plan),) if order.verify else ()
+    check_space(part.path, part.n_bytes)
+    with PartialFile(part.path) as output:
+        with Encoding(part.plan.tensors, n_threads=1) as encoding:
+            write_gguf(output, part, encoding)
+        checks = (_check(output.path, order, part.plan),) if order.verify else ()
         output.commit()
     return checks
 
@@ -109,31 +110,21 @@ def _report(
     order: AdapterOrder,
     adapter: Adapter,
     model: Model,
-    plan: Plan,
-    n_bytes: int,
+    part: Part,
     checks: tuple[Check, ...],
     seconds: dict[str, float],
 ) -> ConversionReport:
+    plan = part.plan
     return ConversionReport(
         source=order.source,
-        output=order.output,
+        output=part.path,
         architecture=model.architecture,
         family=f"LoRA of {model.source_architecture}",
         quantization=order.type.name,
         n_parameters=plan.n_parameters,
-        tensors=tuple(
-            TensorReport(
-                name=it.name,
-                source_name=in_short(it.weights.sources),
-                shape=it.shape,
-                source_type=it.weights.dtype,
-                target_type=it.target.name,
-                n_bytes=it.n_bytes,
-            )
-            for it in plan.tensors
-        ),
+        tensors=plan.reports(),
         n_bytes_in=adapter.file.n_bytes,
-        n_bytes_out=n_bytes,
+        n_bytes_out=part.n_bytes,
         bits_per_weight=plan.bits_per_weight,
         pre_tokenizer=None,
         checks=checks,

@@ -13,8 +13,8 @@ from mofa_gguf.convert.output_set import PartialSet
 from mofa_gguf.convert.parts import Part, divide
 from mofa_gguf.convert.plan import Plan
 from mofa_gguf.convert.report import Check
-from mofa_gguf.convert.stages import Stages, available_cpus
-from mofa_gguf.convert.writer import Written, write_gguf
+from mofa_gguf.convert.stages import Stages
+from mofa_gguf.convert.writer import Encoding, Written, write_gguf
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,6 @@ class Delivery:
 
     target: Path
     force: bool = False
-    n_threads: int | None = None
     max_part_bytes: int | None = None
     """Several files where one would be larger."""
 
@@ -39,7 +38,11 @@ def parts_of(delivery: Delivery, metadata: Metadata, plan: Plan) -> tuple[Part, 
 
 
 def deliver(
-    delivery: Delivery, parts: tuple[Part, ...], stages: Stages, checks: Checks | None
+    delivery: Delivery,
+    parts: tuple[Part, ...],
+    encoding: Encoding,
+    stages: Stages,
+    checks: Checks | None,
 ) -> tuple[Check, ...]:
     """Write all parts, check them, and only then give them their names.
 
@@ -51,7 +54,7 @@ def deliver(
     if len(parts) == 1:
         with PartialFile(parts[0].path) as output:
             with stages.stage("writing"):
-                _write(output, parts[0], delivery, stages, Written("", 0, 0))
+                _write(output, parts[0], encoding, stages, Written("", 0, 0))
             passed = _check(checks, output.path, stages)
             output.commit()
     else:
@@ -59,7 +62,7 @@ def deliver(
             with stages.stage("writing"):
                 done = Written("", 0, 0)
                 for i, part in enumerate(parts):
-                    done = _write(outputs.open(i), part, delivery, stages, done)
+                    done = _write(outputs.open(i), part, encoding, stages, done)
             passed = _check(checks, outputs.path, stages)
             outputs.commit()
     logger.info("wrote %s", parts[0].path)
@@ -67,7 +70,7 @@ def deliver(
 
 
 def _write(
-    output: PartialFile, part: Part, delivery: Delivery, stages: Stages, before: Written
+    output: PartialFile, part: Part, encoding: Encoding, stages: Stages, before: Written
 ) -> Written:
     """Write one part; what is written after it, the parts before it included."""
     now = before
@@ -79,8 +82,8 @@ def _write(
         )
         stages.tell("writing", now)
 
-    n_threads = delivery.n_threads or available_cpus()
-    write_gguf(output, part.metadata, part.plan, n_threads=n_threads, observe=observe)
+    write_gguf(output, part, encoding, observe=observe)
+    output.settle()
     return now
 
 

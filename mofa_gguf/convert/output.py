@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -60,6 +61,8 @@ class PartialFile:
     OutputError where the folder does not take the file.
     """
 
+    _syncing: Future[None] | None = None
+
     def __init__(self, target: Path, path: Path | None = None) -> None:
         self.target = target
         self.path = path or target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
@@ -69,21 +72,46 @@ class PartialFile:
             raise output_error(target, error) from error
 
     def flush(self) -> None:
-        """Bring everything written so far to the disk."""
+        """Let others see everything that was written."""
         try:
             self.file.flush()
-            os.fsync(self.file.fileno())
+        except OSError as error:
+            raise output_error(self.target, error) from error
+
+    def settle(self) -> None:
+        """Begin to bring everything to the disk, while other work goes on; nothing comes after."""
+        self.flush()
+        if self._syncing is None:
+            pool = ThreadPoolExecutor(1, thread_name_prefix="mofa-gguf-sync")
+            self._syncing = pool.submit(os.fsync, self.file.fileno())
+            pool.shutdown(wait=False)
+
+    def finish(self) -> None:
+        """Wait until the disk has everything, and close the file; it keeps its present name."""
+        self.settle()
+        assert self._syncing is not None
+        try:
+            self._syncing.result()
+            self.file.close()
         except OSError as error:
             raise output_error(self.target, error) from error
 
     def commit(self) -> None:
         """Give the file its name, in place of one that has it already."""
-        self.flush()
-        self.file.close()
+        self.finish()
         try:
             self.path.replace(self.target)
         except OSError as error:
             raise output_error(self.target, error) from error
+
+    def close(self) -> None:
+        """Close a file that is given up, or that is finished already."""
+        with contextlib.suppress(OSError):
+            if self._syncing is not None:
+                self._syncing.result()
+        # Closing writes what is buffered, which may fail.
+        with contextlib.suppress(OSError):
+            self.file.close()
 
     def __enter__(self) -> PartialFile:
         return self
@@ -94,7 +122,5 @@ class PartialFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Closing writes what is buffered, which may fail; the file goes away in any case.
-        with contextlib.suppress(OSError):
-            self.file.close()
+        self.close()
         self.path.unlink(missing_ok=True)

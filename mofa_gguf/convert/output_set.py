@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
 import shutil
@@ -48,8 +47,7 @@ class PartialSet:
     def commit(self) -> None:
         """Give all parts their names, in place of files that have them; all or none."""
         for file in self.files:
-            file.flush()
-            file.file.close()
+            file.finish()
         moved: list[tuple[Path, Path]] = []
         try:
             # The first part last: as long as it is missing, nobody takes the set for whole.
@@ -80,8 +78,7 @@ class PartialSet:
         trace: TracebackType | None,
     ) -> None:
         for file in self.files:
-            with contextlib.suppress(OSError):
-                file.file.close()
+            file.close()
         if self._holds_others:
             logger.error("%s holds files that could not be put back in place", self._folder)
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from mofa_gguf.convert.errors import ConversionError, OverrideError
@@ -32,10 +33,15 @@ class Part:
     metadata: Metadata
     plan: Plan
 
+    @cached_property
+    def header(self) -> bytes:
+        """Everything before the tensors' data. Raises ConversionError for what has no form."""
+        return header_bytes(self.metadata, self.plan.tensors)
+
     @property
     def n_bytes(self) -> int:
         """Bytes of the whole file."""
-        return len(header_bytes(self.metadata, self.plan.tensors)) + data_size(self.plan.tensors)
+        return len(self.header) + data_size(self.plan.tensors)
 
 
 def read_max_size(text: str) -> int:

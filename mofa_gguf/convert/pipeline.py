@@ -14,7 +14,7 @@ from mofa_gguf.convert.delivery import Checks, Delivery, deliver, parts_of
 from mofa_gguf.convert.families import family_of
 from mofa_gguf.convert.families.base import Model
 from mofa_gguf.convert.importance import Importance, read_importance
-from mofa_gguf.convert.memory import memory_to_run, plain_values
+from mofa_gguf.convert.memory import memory_to_run
 from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.model_card import read_model_card
 from mofa_gguf.convert.output import check_target
@@ -24,9 +24,10 @@ from mofa_gguf.convert.plan import Plan, lacks_importance, make_plan
 from mofa_gguf.convert.provenance import general_metadata, recipe_metadata
 from mofa_gguf.convert.quantizations import Quantization
 from mofa_gguf.convert.report import Check, ConversionReport
-from mofa_gguf.convert.stages import Observer, Stages
+from mofa_gguf.convert.stages import Observer, Stages, available_cpus
 from mofa_gguf.convert.tokenizer import Vocabulary, build_vocabulary
 from mofa_gguf.convert.verify import verify
+from mofa_gguf.convert.writer import Encoding
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Order:
 
 def run(order: Order) -> ConversionReport:
     """Convert as ordered. Raises the errors of :mod:`mofa_gguf.convert.errors`."""
-    delivery = Delivery(order.output, order.force, order.n_threads, order.max_part_bytes)
+    delivery = Delivery(order.output, order.force, order.max_part_bytes)
     if not order.dry_run and order.max_part_bytes is None:
         check_target(order.output, force=order.force)
     stages = Stages(order.observer)
@@ -68,6 +69,10 @@ def run(order: Order) -> ConversionReport:
                 raise missing
             plan = replace(plan, warnings=(*plan.warnings, str(missing)))
         stages.n_tensors, stages.n_bytes = len(plan.tensors), plan.n_bytes
+        if not order.dry_run:
+            # Weights are quantized while the tokenizer is measured.
+            n_threads = order.n_threads or available_cpus()
+            encoding = stack.enter_context(Encoding(plan.tensors, n_threads=n_threads))
         with stages.stage("tokenizer"):
             vocabulary = build_vocabulary(
                 checkpoint.folder,
@@ -86,10 +91,12 @@ def run(order: Order) -> ConversionReport:
             deep = _deep_check(order, metadata, model, vocabulary, comparisons.append)
             if deep is not None:
                 deep.make_sure_of_space(sum(part.n_bytes for part in parts))
-            checks = deliver(
-                delivery, parts, stages, _checks(order, parts, plan, model, vocabulary, deep)
-            )
+            verifying = _checks(order, parts, plan, model, vocabulary, deep)
+            checks = deliver(delivery, parts, encoding, stages, verifying)
         report = _report(order, stages, checkpoint, model, plan, vocabulary, parts, checks)
+        if order.dry_run:
+            whole = Part(order.output, metadata, plan)
+            return replace(report, memory=memory_to_run(whole, order.n_ctx))
         return replace(report, comparison=comparisons[0]) if comparisons else report
 
 
@@ -165,7 +172,6 @@ def _report(
         n_bytes_in=checkpoint.n_bytes,
         n_bytes_out=sum(part.n_bytes for part in parts),
         n_files=len(parts),
-        memory=memory_to_run(plain_values(model.metadata), plan, model.n_vocab, order.n_ctx),
         bits_per_weight=plan.bits_per_weight,
         pre_tokenizer=vocabulary.pre_tokenizer,
         skipped=model.skipped,

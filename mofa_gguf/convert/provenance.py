@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
+from mofa_gguf import __version__
 from mofa_gguf.convert.checkpoint import Checkpoint
 from mofa_gguf.convert.importance import Importance
 from mofa_gguf.convert.metadata import Metadata
@@ -35,7 +35,7 @@ def general_metadata(checkpoint: Checkpoint, plan: Plan, vocabulary: Metadata) -
     metadata.string("general.size_label", size_label(plan.n_parameters))
     metadata.uint32("general.file_type", plan.quantization.file_type)
     metadata.uint32("general.quantization_version", QUANTIZATION_VERSION)
-    metadata.string("mofa_gguf.version", package_version())
+    metadata.string("mofa_gguf.version", __version__)
     metadata.string("mofa_gguf.source", checkpoint.folder.resolve().name)
     metadata.string("mofa_gguf.source_sha256", checkpoint.fingerprint())
     return metadata
@@ -70,11 +70,3 @@ def size_label(n_parameters: int) -> str:
     scaled = n_parameters / size
     n_decimals = max(2 - len(str(round(scaled)).lstrip("0")), 0)
     return f"{scaled:.{n_decimals}f}{unit}"
-
-
-def package_version() -> str:
-    """This package's version, "unknown" where it runs without being installed."""
-    try:
-        return version("mofa-gguf")
-    except PackageNotFoundError:
-        return "unknown"

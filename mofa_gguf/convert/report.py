@@ -16,7 +16,8 @@ class ConversionProgress:
     """How far a conversion is. ``n_bytes`` count the tensors' data in the file to be written."""
 
     stage: str
-    """"reading", "tokenizer", "writing" or "verifying"."""
+    """"reading", "tokenizer", "writing" or "verifying"; "reading the text" for an importance
+    matrix, whose bytes are the text's."""
     tensor: str
     """The tensor written last; empty in other stages."""
     n_tensors_done: int
@@ -50,14 +51,18 @@ class Check:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What running the model takes, in bytes, with a context of ``n_ctx`` tokens."""
+    """What running the model takes, in bytes, with a context of ``n_ctx`` tokens.
+
+    As ``mofa-gguf plan`` shows it for a machine without GPUs that has room for all of it.
+    """
 
     n_ctx: int
+    """Of a model that only embeds: the tokens that it reads at once."""
     weights: int
     kv_cache: int
     """In 16 bits a value."""
     allowance: int
-    """For the buffers of a computation and the program itself."""
+    """For the buffers of a computation, and what the engine holds beside them."""
 
     @property
     def n_bytes(self) -> int:
@@ -99,7 +104,7 @@ class ConversionReport:
     n_files: int = 1
     """More than one where the file was split; ``output`` is the first then."""
     memory: MemoryEstimate | None = None
-    """What running the model will take."""
+    """After a dry run: what running the model will take."""
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON."""
@@ -109,6 +114,26 @@ class ConversionReport:
             values["comparison"] = {**asdict(self.comparison), "perplexity_ratio": ratio}
         values["source"], values["output"] = str(self.source), str(self.output)
         return values
+
+
+@dataclass(frozen=True)
+class ImportanceReport:
+    """What an importance matrix was computed from, and what is in it."""
+
+    model: Path
+    text: Path
+    output: Path
+    n_chunks: int
+    chunk_size: int
+    """Tokens of each chunk."""
+    n_entries: int
+    """Matrices that have weights."""
+    warnings: tuple[str, ...]
+    seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, ready for JSON."""
+        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
 
 
 def in_short(names: tuple[str, ...]) -> str:

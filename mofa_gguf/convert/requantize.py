@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mofa_gguf import __version__
 from mofa_gguf.convert.choice import choose_types
 from mofa_gguf.convert.delivery import Delivery, deliver, parts_of
 from mofa_gguf.convert.errors import (
@@ -29,13 +30,14 @@ from mofa_gguf.convert.output import check_target
 from mofa_gguf.convert.overrides import NO_OVERRIDES, Overrides
 from mofa_gguf.convert.parts import Part
 from mofa_gguf.convert.plan import Plan, PlannedTensor, lacks_importance, plan_of
-from mofa_gguf.convert.provenance import QUANTIZATION_VERSION, package_version, recipe_metadata
+from mofa_gguf.convert.provenance import QUANTIZATION_VERSION, recipe_metadata
 from mofa_gguf.convert.quantizations import COPY, Quantization
 from mofa_gguf.convert.report import Check, ConversionReport
 from mofa_gguf.convert.roles import in_order
 from mofa_gguf.convert.safetensors_file import FLOAT_TYPES
-from mofa_gguf.convert.stages import Observer, Stages
-from mofa_gguf.convert.verify import MAX_TOKENS, TEXT, CheckFailed, forward_pass
+from mofa_gguf.convert.stages import Observer, Stages, available_cpus
+from mofa_gguf.convert.verify import MAX_TOKENS, TEXT, CheckFailed, LoadedFile, forward_pass
+from mofa_gguf.convert.writer import Encoding
 from mofa_gguf.engine.errors import EngineError, OutOfMemory
 from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME, TensorType
@@ -70,7 +72,7 @@ def run(order: QuantizeOrder) -> ConversionReport:
     """Quantize as ordered. Raises the errors of :mod:`mofa_gguf.convert.errors`."""
     if not order.dry_run and order.max_part_bytes is None:
         check_target(order.output, force=order.force)
-    delivery = Delivery(order.output, order.force, order.n_threads, order.max_part_bytes)
+    delivery = Delivery(order.output, order.force, order.max_part_bytes)
     stages = Stages(order.observer)
     with contextlib.ExitStack() as stack:
         with stages.stage("reading"):
@@ -83,13 +85,20 @@ def run(order: QuantizeOrder) -> ConversionReport:
                 raise missing
             plan = replace(plan, warnings=(*plan.warnings, str(missing)))
         stages.n_tensors, stages.n_bytes = len(plan.tensors), plan.n_bytes
-        parts = parts_of(delivery, _metadata(source, order, importance), plan)
+        metadata = _metadata(source, order, importance)
+        parts = parts_of(delivery, metadata, plan)
         _refuse_own_target(source, parts)
         checks: tuple[Check, ...] = ()
         if not order.dry_run:
             check = (lambda path: _verify(path, plan, order, parts)) if order.verify else None
-            checks = deliver(delivery, parts, stages, check)
-        return _report(order, source, plan, parts, stages, checks)
+            n_threads = order.n_threads or available_cpus()
+            with Encoding(plan.tensors, n_threads=n_threads) as encoding:
+                checks = deliver(delivery, parts, encoding, stages, check)
+        report = _report(order, source, plan, parts, stages, checks)
+        if order.dry_run:
+            whole = Part(order.output, metadata, plan)
+            return replace(report, memory=memory_to_run(whole, order.n_ctx))
+        return report
 
 
 def make_plan(source: GGUFSource, order: QuantizeOrder, importance: Importance | None) -> Plan:
@@ -164,7 +173,7 @@ def _metadata(source: GGUFSource, order: QuantizeOrder, importance: Importance |
     if order.quantization is not COPY:
         metadata.uint32("general.file_type", order.quantization.file_type)
     metadata.uint32("general.quantization_version", QUANTIZATION_VERSION)
-    metadata.string("mofa_gguf.version", package_version())
+    metadata.string("mofa_gguf.version", __version__)
     metadata.string("mofa_gguf.source", order.source.name)
     metadata.string("mofa_gguf.source_sha256", source.fingerprint())
     metadata.update(recipe_metadata(order.quantization, order.overrides, importance))
@@ -194,11 +203,9 @@ def _verify(
         raise VerificationError(target, "header", "differs from the plan")
     yield Check("header", True, f"{len(found)} tensors as planned")
     try:
-        detail = forward_pass(
-            path,
-            lambda probe: probe.model.vocab.tokenize(TEXT)[:MAX_TOKENS] or [0],
-            order.n_threads,
-        )
+        with LoadedFile(path, n_threads=order.n_threads) as file:
+            tokens = file.vocab.tokenize(TEXT)[:MAX_TOKENS] or [0]
+            detail = forward_pass(file.probe, tokens)
     except OutOfMemory as error:
         logger.warning("%s: the check 'forward pass' was left out: %s", target.name, error)
         return
@@ -206,12 +213,6 @@ def _verify(
         problem = f"{error} (--no-verify keeps a file that is no language model)"
         raise VerificationError(target, "forward pass", problem) from error
     yield Check("forward pass", True, detail)
-
-
-def _n_vocab(header: GGUFHeader) -> int:
-    """Tokens, by the embedding's rows; 0 for what has no such matrix."""
-    embedding = next((t for t in header.tensors if t.name == "token_embd.weight"), None)
-    return embedding.shape[-1] if embedding is not None else 0
 
 
 def _report(
@@ -240,5 +241,4 @@ def _report(
         seconds=stages.seconds,
         dry_run=order.dry_run,
         n_files=len(parts),
-        memory=memory_to_run(source.header.metadata, plan, _n_vocab(source.header), order.n_ctx),
     )

@@ -5,9 +5,12 @@ Every check raises VerificationError when it fails; the ones that passed are in 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 
@@ -17,9 +20,10 @@ from mofa_gguf.convert.gguf_source import read_headers
 from mofa_gguf.convert.plan import Plan
 from mofa_gguf.convert.report import Check
 from mofa_gguf.convert.stages import available_cpus
-from mofa_gguf.convert.tokenizer import Kept, Vocabulary, check_vocabulary
+from mofa_gguf.convert.tokenizer import Kept, Vocabulary, agreement_of
 from mofa_gguf.engine.errors import EngineError, OutOfMemory
 from mofa_gguf.engine.models.logits import Probe
+from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
 
 logger = logging.getLogger(__name__)
 
@@ -42,19 +46,62 @@ def verify(
     ``target`` is the name that it will get, and that errors name. A check for which the memory is
     too small is left out, with a warning. Raises VerificationError.
     """
-    checks: tuple[tuple[str, Callable[[], str]], ...] = (
-        ("header", lambda: _check_header(path, plan, model)),
-        ("vocabulary", lambda: _check_vocabulary(path, vocabulary)),
-        ("forward pass", lambda: _check_forward_pass(path, vocabulary, n_threads)),
-    )
-    for name, check in checks:
+    with LoadedFile(path, n_threads=n_threads) as file:
+        checks: tuple[tuple[str, Callable[[], str]], ...] = (
+            ("header", lambda: _check_header(path, plan, model)),
+            ("vocabulary", lambda: _check_vocabulary(file.vocab, vocabulary)),
+            ("forward pass", lambda: _check_forward_pass(file.probe, vocabulary)),
+        )
+        for name, check in checks:
+            try:
+                yield Check(name, True, check())
+            except OutOfMemory as error:
+                # The file may be meant for a larger machine.
+                logger.warning("%s: the check %r was left out: %s", target.name, name, error)
+            except (EngineError, CheckFailed) as error:
+                raise VerificationError(target, name, str(error)) from error
+
+
+class LoadedFile:
+    """A file loaded by llama.cpp once, for several checks. Use as a context manager."""
+
+    def __init__(self, path: Path, *, n_threads: int | None = None) -> None:
+        self._path = path
+        self._n_threads = n_threads
+        self._stack = contextlib.ExitStack()
+
+    @cached_property
+    def _loaded(self) -> Probe | EngineError:
         try:
-            yield Check(name, True, check())
-        except OutOfMemory as error:
-            # The file may be meant for a larger machine.
-            logger.warning("%s: the check %r was left out: %s", target.name, name, error)
-        except (EngineError, CheckFailed) as error:
-            raise VerificationError(target, name, str(error)) from error
+            probe = Probe(self._path, n_threads=_threads(self._path, self._n_threads))
+        except EngineError as error:
+            return error
+        return self._stack.enter_context(probe)
+
+    @property
+    def probe(self) -> Probe:
+        """The model. Raises what loading it raises (EngineErrors)."""
+        if isinstance(self._loaded, EngineError):
+            raise self._loaded
+        return self._loaded
+
+    @property
+    def vocab(self) -> Vocab:
+        """Its vocabulary, which can be had of a file whose weights cannot be loaded as well."""
+        if isinstance(self._loaded, EngineError):
+            return self._stack.enter_context(VocabFile(self._path)).vocab
+        return self._loaded.model.vocab
+
+    def __enter__(self) -> LoadedFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
 
 
 class CheckFailed(Exception):
@@ -78,14 +125,14 @@ def _check_header(path: Path, plan: Plan, model: Model) -> str:
     return f"{len(found)} tensors as planned"
 
 
-def _check_vocabulary(path: Path, vocabulary: Vocabulary) -> str:
-    natively = check_vocabulary(path, vocabulary, natively=True)
+def _check_vocabulary(vocab: Vocab, vocabulary: Vocabulary) -> str:
+    natively = agreement_of(vocab.tokenize_natively, vocab, vocabulary)
     if natively != vocabulary.agreement:
         first = next(iter(natively.first_differences), None)
         raise CheckFailed(f"{natively.summary()} when read back; {first}")
     if vocabulary.kept is Kept.NOTHING:
         return natively.summary()
-    exactly = check_vocabulary(path, vocabulary)
+    exactly = agreement_of(vocab.tokenize, vocab, vocabulary)
     if not exactly.complete:
         raise CheckFailed(
             f"{exactly.summary()} with the {vocabulary.kept.value} that the file keeps"
@@ -93,19 +140,14 @@ def _check_vocabulary(path: Path, vocabulary: Vocabulary) -> str:
     return f"{natively.summary()}; all with the {vocabulary.kept.value} that the file keeps"
 
 
-def _check_forward_pass(path: Path, vocabulary: Vocabulary, n_threads: int | None) -> str:
-    tokens = vocabulary.reference.encode(TEXT)[:MAX_TOKENS] or [0]
-    return forward_pass(path, lambda probe: tokens, n_threads)
+def _check_forward_pass(probe: Probe, vocabulary: Vocabulary) -> str:
+    return forward_pass(probe, vocabulary.reference.encode(TEXT)[:MAX_TOKENS] or [0])
 
 
-def forward_pass(
-    path: Path, tokens_for: Callable[[Probe], Sequence[int]], n_threads: int | None = None
-) -> str:
-    """Compute with the file, and say what came out. Raises CheckFailed, and EngineErrors."""
-    with Probe(path, n_threads=_threads(path, n_threads)) as probe:
-        tokens = tokens_for(probe)
-        is_encoder = probe.model.is_encoder
-        values = probe.embedding(tokens) if is_encoder else probe.logits(tokens)
+def forward_pass(probe: Probe, tokens: Sequence[int]) -> str:
+    """Compute with a model, and say what came out. Raises CheckFailed, and EngineErrors."""
+    is_encoder = probe.model.is_encoder
+    values = probe.embedding(tokens) if is_encoder else probe.logits(tokens)
     what = "embedding" if is_encoder else "logits"
     if not np.isfinite(values).all():
         raise CheckFailed(f"the {what} are NaN or infinite")

@@ -176,6 +176,36 @@ def columns(weights: Weights, wanted: slice) -> Weights:
     return replace(weights, shape=(*weights.shape[:-1], n_wanted), read=read)
 
 
+def reshaped(weights: Weights, shape: tuple[int, ...]) -> Weights:
+    """The same elements in another shape; for small tensors, which are read whole each time."""
+
+    def read(start: int, stop: int) -> Rows:
+        rows: Rows = weights.read(0, weights.n_rows).reshape(-1, shape[-1])[start:stop]
+        return rows
+
+    return replace(weights, shape=shape, read=read)
+
+
+def multiplied(weights: Weights, factors: npt.NDArray[np.float32]) -> Weights:
+    """Every row times its factor, as float32; one factor counts for all rows."""
+
+    def read(start: int, stop: int) -> Rows:
+        values = to_float32(weights.read(start, stop), weights.dtype)
+        product: Rows = values * (factors if len(factors) == 1 else factors[start:stop, None])
+        return product
+
+    return replace(weights, dtype="F32", read=read)
+
+
+def columns_reordered(weights: Weights, order: npt.NDArray[np.intp]) -> Weights:
+    """Every row in another order: element ``i`` is what was at ``order[i]``."""
+
+    def read(start: int, stop: int) -> Rows:
+        return weights.read(start, stop)[:, order]
+
+    return replace(weights, read=read)
+
+
 def plus(weights: Weights, constant: float) -> Weights:
     """Every value plus ``constant``, as float32."""
 

@@ -6,25 +6,25 @@ the slab's size and the number of threads, not by the model.
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from mofa_gguf.convert.encode import encode_rows
-from mofa_gguf.convert.gguf_format import header_bytes, padded
-from mofa_gguf.convert.metadata import Metadata
+from mofa_gguf.convert.gguf_format import padded
 from mofa_gguf.convert.output import PartialFile, output_error
-from mofa_gguf.convert.plan import Plan, PlannedTensor
+from mofa_gguf.convert.parts import Part
+from mofa_gguf.convert.plan import PlannedTensor
 
 SLAB_ELEMENTS = 2**20
 """4 MB as float32: large enough to hide Python's share, small enough for the cache."""
 _SLABS_PER_THREAD = 3
+_LEAST_AHEAD = 24 * SLAB_ELEMENTS
+"""Elements that are computed ahead, at least: about what two threads do while a tokenizer is
+measured, and at most 100 MB."""
 
 
 @dataclass(frozen=True)
@@ -43,65 +43,88 @@ class _Slab:
     stop: int
 
     @property
-    def is_last(self) -> bool:
-        return self.stop == self.tensor.weights.n_rows
+    def n_elements(self) -> int:
+        return (self.stop - self.start) * self.tensor.weights.row_length
+
+
+class Encoding:
+    """The bytes of all tensors, a slab at a time, computed ahead by threads in the order of need.
+
+    Threads begin at once, so that they work while the header is still being made, and keep a few
+    slabs ahead. Use as a context manager: leaving it ends the threads.
+    """
+
+    def __init__(self, tensors: Sequence[PlannedTensor], *, n_threads: int) -> None:
+        self._slabs = _slabs(tensors)
+        self._pending: deque[tuple[_Slab, Future[Any]]] = deque()
+        self._n_ahead = 0
+        self._most_ahead = max(_SLABS_PER_THREAD * n_threads * SLAB_ELEMENTS, _LEAST_AHEAD)
+        self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix="mofa-gguf-convert")
+        self._fill()
+
+    def _fill(self) -> None:
+        while self._n_ahead < self._most_ahead:
+            slab = next(self._slabs, None)
+            if slab is None:
+                return
+            future = self._pool.submit(encode_rows, slab.tensor, slab.start, slab.stop)
+            self._pending.append((slab, future))
+            self._n_ahead += slab.n_elements
+
+    def of(self, tensor: PlannedTensor) -> Iterator[memoryview]:
+        """The next tensor's data, piece by piece. Raises BadTensor, CheckpointError."""
+        while self._pending and self._pending[0][0].tensor is tensor:
+            slab, future = self._pending.popleft()
+            data = memoryview(future.result()).cast("B")
+            self._n_ahead -= slab.n_elements
+            self._fill()
+            yield data
+
+    def __enter__(self) -> Encoding:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def write_gguf(
     output: PartialFile,
-    metadata: Metadata,
-    plan: Plan,
+    part: Part,
+    encoding: Encoding,
     *,
-    n_threads: int,
     observe: Callable[[Written], None] = lambda written: None,
 ) -> None:
-    """Write the whole file. Raises OutputError, BadTensor, CheckpointError.
+    """Write a whole file. Raises OutputError, BadTensor, CheckpointError.
 
-    ``observe`` is called in this thread. The bytes depend on the arguments only, not on threads.
+    ``encoding`` is that of the part's tensors, or of a whole model up to this part. ``observe`` is
+    called in this thread. The bytes depend on the part only, not on threads.
     """
-    _write(output, header_bytes(metadata, plan.tensors))
-    n_tensors = n_bytes = 0
-    with contextlib.closing(_encoded(_slabs(plan), n_threads)) as stream:
-        for slab, data in stream:
+    _write(output, part.header)
+    n_bytes = 0
+    for n_tensors, tensor in enumerate(part.plan.tensors):
+        n_expected = n_bytes + tensor.n_bytes
+        for data in encoding.of(tensor):
             _write(output, data)
             n_bytes += len(data)
-            if slab.is_last:
-                size = slab.tensor.n_bytes
-                _write(output, bytes(padded(size) - size))
-                slab.tensor.weights.release()
-                n_tensors += 1
-            observe(Written(slab.tensor.name, n_tensors, n_bytes))
+            observe(Written(tensor.name, n_tensors, n_bytes))
+        assert n_bytes == n_expected, tensor.name
+        _write(output, bytes(padded(tensor.n_bytes) - tensor.n_bytes))
+        tensor.weights.release()
+        observe(Written(tensor.name, n_tensors + 1, n_bytes))
     output.flush()
 
 
-def _slabs(plan: Plan) -> Iterator[_Slab]:
-    for tensor in plan.tensors:
+def _slabs(tensors: Sequence[PlannedTensor]) -> Iterator[_Slab]:
+    for tensor in tensors:
         n_rows = tensor.weights.n_rows
         step = max(1, SLAB_ELEMENTS // tensor.weights.row_length)
         for start in range(0, n_rows, step):
             yield _Slab(tensor, start, min(start + step, n_rows))
-
-
-def _encoded(
-    slabs: Iterator[_Slab], n_threads: int
-) -> Generator[tuple[_Slab, memoryview], None, None]:
-    """Every slab's bytes, in order, computed ahead by the threads."""
-    pending: deque[tuple[_Slab, Future[npt.NDArray[np.uint8]]]] = deque()
-    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="mofa-gguf-convert")
-    try:
-        for slab in slabs:
-            pending.append((slab, pool.submit(encode_rows, slab.tensor, slab.start, slab.stop)))
-            if len(pending) >= _SLABS_PER_THREAD * n_threads:
-                yield _result(pending)
-        while pending:
-            yield _result(pending)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _result(pending: deque[tuple[_Slab, Future[Any]]]) -> tuple[_Slab, memoryview]:
-    slab, future = pending.popleft()
-    return slab, memoryview(future.result()).cast("B")
 
 
 def _write(output: PartialFile, data: bytes | memoryview) -> None:

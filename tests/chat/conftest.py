@@ -1,14 +1,17 @@
-"""Small templates of our own, one of each kind."""
+"""Small templates of our own, one of each kind, and a vocabulary for grammars."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from mofa_gguf.chat import ChatTemplate
+from mofa_gguf.engine.structure.constraint import ConstraintFactory
+from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
+from tests.support.tiny_vocab import EOS, write_vocab
 
 TEMPLATES = Path(__file__).parent.parent / "data" / "chat" / "templates"
 Make = Callable[[str], ChatTemplate]
@@ -51,3 +54,15 @@ def mistral(make: Make) -> ChatTemplate:
 def strict(make: Make) -> ChatTemplate:
     """No system role, roles must alternate, no tools."""
     return make((TEMPLATES / "strict_turns.jinja").read_text("utf-8"))
+
+
+@pytest.fixture(scope="session")
+def vocab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vocab]:
+    """Single bytes, with the marks of some formats as tokens of their own."""
+    with VocabFile(write_vocab(tmp_path_factory.mktemp("vocab") / "tiny.gguf")) as file:
+        yield file.vocab
+
+
+@pytest.fixture(scope="session")
+def factory(vocab: Vocab) -> ConstraintFactory:
+    return ConstraintFactory(vocab, eos=EOS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,24 +13,13 @@ from mofa_gguf.engine.structure import grammars
 from mofa_gguf.engine.structure.answer_plan import AnswerPlan, Trigger
 from mofa_gguf.engine.structure.constraint import ConstraintFactory
 from mofa_gguf.engine.structure.staged import StagedConstraint
-from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
+from mofa_gguf.engine.tokens.vocab import Vocab
 from tests.chat.test_call_grammar import check_call
 from tests.chat.test_calls_of_formats import rendered
 from tests.support.call_families import FORMAT_OF, TOOLS, template, tool
-from tests.support.tiny_vocab import EOS, MARKS, write_vocab
+from tests.support.tiny_vocab import EOS, MARKS
 
 N_RUNS = 10
-
-
-@pytest.fixture(scope="module")
-def vocab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vocab]:
-    with VocabFile(write_vocab(tmp_path_factory.mktemp("vocab") / "tiny.gguf")) as file:
-        yield file.vocab
-
-
-@pytest.fixture(scope="module")
-def factory(vocab: Vocab) -> ConstraintFactory:
-    return ConstraintFactory(vocab, eos=EOS)
 
 
 def triggers(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
 
 PARITY = Path(__file__).resolve().parents[1] / "data" / "parity"
 N_VOCAB = 320
@@ -104,3 +105,22 @@ def write_checkpoint(
 def to_bfloat16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     """The upper halves: float32 cut off to bfloat16."""
     return (values.view(np.uint32) >> 16).astype(np.uint16)
+
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def changed_fixture(
+    name: str, folder: Path, change: Change, *, tensors: Change | None = None
+) -> Path:
+    """A copy of a parity fixture with another config.json and, where asked, other tensors."""
+    target = folder / name
+    shutil.copytree(PARITY / name, target, dirs_exist_ok=True)
+    config = json.loads((target / "config.json").read_text())
+    change(config)
+    (target / "config.json").write_text(json.dumps(config))
+    if tensors is not None:
+        weights = load_file(target / "model.safetensors")
+        tensors(weights)
+        save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    return target

@@ -18,6 +18,7 @@ FIXTURES = sorted(path for path in PARITY.iterdir() if path.is_dir())
 
 # Class -> the names that transformers 4 wrote where 5 writes others.
 _OLD_ROPE_NAMES = {"rope_type": "type"}
+_MODERN_BERT = {"full": "global_rope_theta", "sliding": "local_rope_theta"}
 
 
 def old_form(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,6 +31,9 @@ def old_form(config: Mapping[str, Any]) -> dict[str, Any]:
     settings = values.pop("rope_parameters", None)
     if not isinstance(settings, Mapping):
         return values
+    if values.get("model_type") == "modernbert":
+        thetas = {f"{kind}_attention": old for kind, old in _MODERN_BERT.items()}
+        return values | {old: settings[kind]["rope_theta"] for kind, old in thetas.items()}
     if "full_attention" in settings:  # Gemma 3 and OLMo 3
         values |= _old_rope(settings["full_attention"])
         local = settings["sliding_attention"]["rope_theta"]

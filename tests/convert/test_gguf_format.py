@@ -12,10 +12,11 @@ from mofa_gguf.convert.errors import ConversionError
 from mofa_gguf.convert.gguf_format import ALIGNMENT, header_bytes
 from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.output import PartialFile
+from mofa_gguf.convert.parts import Part
 from mofa_gguf.convert.plan import Plan, PlannedTensor
 from mofa_gguf.convert.quantizations import QUANTIZATIONS
 from mofa_gguf.convert.weights import computed
-from mofa_gguf.convert.writer import write_gguf
+from mofa_gguf.convert.writer import Encoding, write_gguf
 from mofa_gguf.engine.files.header import read_header
 from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME
 
@@ -38,8 +39,9 @@ def all_kinds() -> Metadata:
 
 
 def write(path: Path, metadata: Metadata, tensors: tuple[PlannedTensor, ...]) -> None:
-    with PartialFile(path) as output:
-        write_gguf(output, metadata, Plan(QUANTIZATIONS["F32"], tensors), n_threads=1)
+    part = Part(path, metadata, Plan(QUANTIZATIONS["F32"], tensors))
+    with PartialFile(path) as output, Encoding(tensors, n_threads=1) as encoding:
+        write_gguf(output, part, encoding)
         output.commit()
 
 

@@ -20,10 +20,11 @@ from mofa_gguf.convert.importance import Importance
 from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.output import PartialFile
 from mofa_gguf.convert.overrides import NO_OVERRIDES, Overrides, read_overrides
+from mofa_gguf.convert.parts import Part
 from mofa_gguf.convert.plan import lacks_importance, make_plan
 from mofa_gguf.convert.quantizations import QUANTIZATIONS
 from mofa_gguf.convert.weights import computed
-from mofa_gguf.convert.writer import write_gguf
+from mofa_gguf.convert.writer import Encoding, write_gguf
 from mofa_gguf.engine.files.header import read_header
 from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME
 from tests.convert.llama_quantize import llama_quantize
@@ -48,16 +49,19 @@ SHAPES = {
     "few layers": Traits("llama", 3),
     "many layers, shared keys": Traits("llama", 33, n_gqa=4),
     "70B": Traits("llama", 80, n_gqa=8, is_70b=True),
-    "70B of another family": Traits("qwen2", 80, is_70b=True),
     "eight experts": Traits("llama", 17, n_gqa=2, n_experts=8),
     "many experts": Traits("qwen3moe", 17, n_gqa=8, n_experts=16),
     "falcon": Traits("falcon", 18),
     "fused matrices": Traits("phi3", 17, n_gqa=4),
-    "70B of OLMo": Traits("olmo", 80, is_70b=True),
     "norms for each head": Traits("command-r", 64, n_gqa=4),
     "bert": Traits("bert", 6),
     "17 layers": Traits("llama", 17, n_gqa=2),
 }
+
+# As many layers as the 70B in other families, and the mixtures that ask for that (with one of each
+# other kind, which do not).
+OTHER_70B = {name: Traits(name, 80, is_70b=True) for name in ("qwen2", "olmo")}
+ASKS_FOR_70B = ["Q2_K", "Q3_K_S", "Q3_K_M", "IQ3_M", "Q4_K_S", "Q4_K_M", "Q5_K_M", "IQ4_XS"]
 
 SHAPES_FOR_IMPORTANCE = [
     "70B",
@@ -137,8 +141,8 @@ def write(
     importance: Importance | None = None,
 ) -> Path:
     plan = make_plan(model, QUANTIZATIONS[quantization], overrides, importance)
-    with PartialFile(path) as output:
-        write_gguf(output, model.metadata, plan, n_threads=2)
+    with PartialFile(path) as output, Encoding(plan.tensors, n_threads=2) as encoding:
+        write_gguf(output, Part(path, model.metadata, plan), encoding)
         output.commit()
     return path
 
@@ -208,6 +212,14 @@ def test_types_and_bytes_equal_those_of_llama_cpp(
     shape: str, quantization: str, assert_equal: Callable[..., None]
 ) -> None:
     assert_equal(model_of(SHAPES[shape]), quantization)
+
+
+@pytest.mark.parametrize("quantization", ASKS_FOR_70B)
+@pytest.mark.parametrize("family", OTHER_70B)
+def test_the_size_of_the_70b_counts_in_every_family(
+    family: str, quantization: str, assert_equal: Callable[..., None]
+) -> None:
+    assert_equal(model_of(OTHER_70B[family]), quantization)
 
 
 @pytest.mark.parametrize("quantization", [*NEED_IMPORTANCE, *CHANGED_BY_IMPORTANCE])

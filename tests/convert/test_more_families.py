@@ -71,7 +71,7 @@ def in_text_rope(**values: Any) -> Change:
             lambda config: config["vision_config"].update(deepstack_visual_indexes=[0] * 9),
             "must be a list of layers",
         ),
-        ("llava", in_text(model_type="qwen2"), "model_type must be one of llama, mistral"),
+        ("llava", in_text(model_type="gpt2"), "model_type must be one of cohere2, lfm2, llama"),
         ("mistral3-multimodal", in_text(model_type="gpt2"), "another architecture"),
         ("exaone4", lambda config: config.update(sliding_window=8), "must be None for llama.cpp"),
         ("ministral3", in_rope(beta_fast=16.0), "needs a yarn rope"),

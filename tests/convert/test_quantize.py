@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections import namedtuple
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from mofa_gguf.convert import (
     CheckpointError,
     ConversionError,
     ConversionProgress,
+    ConversionReport,
     ImportanceError,
     OutputError,
     OverrideError,
@@ -25,18 +27,26 @@ from mofa_gguf.convert import (
     convert,
     quantize,
 )
+from mofa_gguf.convert import memory as memory_module
 from mofa_gguf.convert import verify as verify_module
 from mofa_gguf.convert import writer as writer_module
 from mofa_gguf.convert.importance import Importance, read_importance
+from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.overrides import NO_OVERRIDES, Overrides, read_overrides
+from mofa_gguf.convert.parts import Part
+from mofa_gguf.convert.plan import Plan
 from mofa_gguf.convert.quantizations import QUANTIZATIONS
 from mofa_gguf.engine.errors import OutOfMemory
 from mofa_gguf.engine.files.header import read_header
+from mofa_gguf.engine.machine.memory import HostMemory, Room
+from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.planning.fit import plan_load
 from tests.convert.llama_quantize import llama_quantize
 from tests.convert.makers import write_checkpoint
 from tests.convert.test_importance import write_gguf
 from tests.support.tiny_gguf import TinyLlama, write_tiny_llama
 
+NO_TENSORS = Plan(QUANTIZATIONS["F32"], ())
 WIDE = TinyLlama(n_layers=2, n_embd=256, n_ff=256, n_heads=8, n_kv_heads=2)
 
 
@@ -274,17 +284,42 @@ def test_a_matrix_is_demanded_and_a_dry_run_says_so(source: Path, tmp_path: Path
     assert left_behind(tmp_path) == []
 
 
-def test_the_memory_to_run_it_is_estimated(source: Path, tmp_path: Path) -> None:
-    planned = quantize(source, tmp_path / "x.gguf", "Q8_0", dry_run=True, n_ctx=1000)
-    memory = planned.memory
+def planned_memory(path: Path, n_ctx: int) -> tuple[int, int, int, int]:
+    """What the engine plans for a file on the CPU, with room for all of it."""
+    memory = HostMemory(Room(2**50, "pretended"))
+    options = EngineOptions(n_ctx=n_ctx)
+    plan = plan_load(read_header(path), options, devices=(), memory=memory).plan
+    return plan.n_ctx, plan.host.weights, plan.host.cache, plan.n_bytes
+
+
+def told_memory(report: ConversionReport) -> tuple[int, int, int, int]:
+    memory = report.memory
     assert memory is not None
-    # Keys and values of 2 layers, 2 heads of 32 numbers, 16 bits each.
-    assert (memory.n_ctx, memory.kv_cache) == (1000, 1000 * 2 * 2 * 2 * 32 * 2)
-    assert memory.weights == sum(tensor.n_bytes for tensor in planned.tensors)
-    assert memory.n_bytes == memory.weights + memory.kv_cache + memory.allowance
-    trained = quantize(source, tmp_path / "x.gguf", "Q8_0", dry_run=True).memory
-    assert trained is not None
-    assert trained.n_ctx == WIDE.n_ctx
+    return memory.n_ctx, memory.weights, memory.kv_cache, memory.n_bytes
+
+
+def test_the_memory_to_run_it_is_what_the_engine_plans(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    for n_ctx in (256, 1000):
+        dry = quantize(source, path, "Q8_0", dry_run=True, n_ctx=n_ctx)
+        written = quantize(source, path, "Q8_0", force=True, threads=1, verify=False)
+        assert told_memory(dry) == planned_memory(path, n_ctx)
+        assert written.memory is None
+    trained = quantize(source, path, "F16", dry_run=True)
+    assert told_memory(trained)[0] == WIDE.n_ctx
+    parts = quantize(source, path, "F16", dry_run=True, split_max_size="1M")
+    assert parts.n_files > 1
+    assert told_memory(parts) == told_memory(trained)
+
+
+def test_a_dry_run_does_without_the_memory_where_it_cannot_be_told(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_keywords: object) -> None:
+        raise OSError(errno.EFBIG, "File too large")
+
+    monkeypatch.setattr(memory_module.Path, "open", refuse)
+    assert memory_module.memory_to_run(Part(tmp_path / "x.gguf", Metadata(), NO_TENSORS)) is None
 
 
 def test_a_set_of_parts_is_written_and_read_as_one(source: Path, tmp_path: Path) -> None:

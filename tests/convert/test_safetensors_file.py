@@ -126,7 +126,7 @@ mutations = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(mutations=mutations, cut=st.integers(0, len(SOUND)))
 def test_damaged_files_open_or_are_refused_and_nothing_else(
     mutations: list[tuple[int, int]], cut: int, tmp_path_factory: pytest.TempPathFactory
@@ -159,7 +159,7 @@ entries = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(header=st.dictionaries(st.text(max_size=5), entries | json_values, max_size=4))
 def test_invented_headers_open_or_are_refused_and_nothing_else(
     header: dict[str, Any], tmp_path_factory: pytest.TempPathFactory

@@ -86,3 +86,11 @@ def test_every_source_tensor_is_in_the_report_once_used_or_skipped(
         assert used | set(model.skipped) == set(checkpoint.tensors)
         assert not used & set(model.skipped)
         assert all(re.search(r"\w", reason) for reason in model.skipped.values())
+
+
+@pytest.mark.parametrize("quantization", ["F16", "Q8_0"])
+def test_a_recurrent_models_matrices_may_be_of_any_type(quantization: str, tmp_path: Path) -> None:
+    report = convert(PARITY / "mamba", tmp_path / "x.gguf", quantization, threads=1)
+    types = {tensor.name: tensor.target_type for tensor in report.tensors}
+    assert types["blk.0.ssm_dt.weight"] != "F32"
+    assert report.checks[-1].name == "forward pass"

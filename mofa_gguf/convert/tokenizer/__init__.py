@@ -23,7 +23,7 @@ Nothing here knows about model families or tensors.
 from __future__ import annotations
 
 from mofa_gguf.convert.tokenizer.agreement import Agreement, Difference, TokenizerMismatch
-from mofa_gguf.convert.tokenizer.build import build_vocabulary, check_vocabulary
+from mofa_gguf.convert.tokenizer.build import agreement_of, build_vocabulary, check_vocabulary
 from mofa_gguf.convert.tokenizer.exactness import Kept
 from mofa_gguf.convert.tokenizer.reference import ReferenceTokenizer
 from mofa_gguf.convert.tokenizer.vocabulary import TokenType, Vocabulary
@@ -36,6 +36,7 @@ __all__ = [
     "TokenType",
     "TokenizerMismatch",
     "Vocabulary",
+    "agreement_of",
     "build_vocabulary",
     "check_vocabulary",
 ]

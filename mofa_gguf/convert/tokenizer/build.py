@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mofa_gguf.convert.errors import TokenizerError
@@ -107,14 +107,21 @@ def check_vocabulary(
     damaged or llama.cpp refuses it.
     """
     with VocabFile(gguf_path, natively=natively) as file:
-        return compare(
-            file.vocab.tokenize,
-            vocabulary.reference,
-            FULL,
-            kind=vocabulary.kind,
-            pre_tokenizer=vocabulary.pre_tokenizer,
-            spelling=file.vocab.text,
-        )
+        return agreement_of(file.vocab.tokenize, file.vocab, vocabulary)
+
+
+def agreement_of(
+    tokenize: Callable[[str], list[int]], vocab: Vocab, vocabulary: Vocabulary
+) -> Agreement:
+    """Compare a way to ``tokenize`` with the loaded ``vocab`` on the whole battery."""
+    return compare(
+        tokenize,
+        vocabulary.reference,
+        FULL,
+        kind=vocabulary.kind,
+        pre_tokenizer=vocabulary.pre_tokenizer,
+        spelling=vocab.text,
+    )
 
 
 def _special_tokens(

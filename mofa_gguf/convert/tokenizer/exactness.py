@@ -7,6 +7,7 @@ all that is missing; else the checkpoint's whole tokenizer. See
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -16,8 +17,13 @@ from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.tokenizer.battery import FULL
 from mofa_gguf.convert.tokenizer.hf_json import TokenizerJson
 from mofa_gguf.convert.tokenizer.rare import RareText, rare_texts
-from mofa_gguf.convert.tokenizer.reference import HuggingFaceReference, ReferenceTokenizer
+from mofa_gguf.convert.tokenizer.reference import (
+    HuggingFaceReference,
+    ReferenceTokenizer,
+    SentencePieceReference,
+)
 from mofa_gguf.engine.tokens.exact import exact_tokenizer
+from mofa_gguf.engine.tokens.kept_sentencepiece import ADDED_KEY, MODEL_KEY
 from mofa_gguf.engine.tokens.kept_tokenizer import KEPT_KEY
 from mofa_gguf.engine.tokens.normalizing import FORM_KEY, UnicodeForm
 from mofa_gguf.engine.tokens.vocab import Vocab
@@ -51,8 +57,8 @@ def measure_exactness(
     """Try ``vocab``, as llama.cpp reads it, on the battery and on rare texts.
 
     A WordPiece tokenizer is always kept: llama.cpp's splits many scripts in other places, and a
-    small vocabulary hides that in unknown tokens. Where there is no ``document`` (a SentencePiece
-    model stands alone), there is nothing to keep.
+    small vocabulary hides that in unknown tokens. Where there is no ``document``, a SentencePiece
+    model stands alone, and is kept as it is.
     """
     added = () if document is None else document.added
     rare = list(rare_texts(added))
@@ -80,6 +86,12 @@ def measure_exactness(
             metadata.string(FORM_KEY, form)
         else:
             metadata.string(KEPT_KEY, document.compact())
+    elif isinstance(reference, SentencePieceReference) and not agrees:
+        kept = Kept.TOKENIZER
+        metadata.uint8s(MODEL_KEY, reference.model)
+        if reference.pieces.added:
+            added_tokens = json.dumps(reference.pieces.added, ensure_ascii=False)
+            metadata.string(ADDED_KEY, added_tokens)
     return Exactness(
         kept, len(rare), len(rare) - len(differing), next(iter(differing), None), metadata
     )

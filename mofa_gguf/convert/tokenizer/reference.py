@@ -6,7 +6,6 @@ tokenizer.model. Text is always encoded literally: control tokens written out in
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
@@ -16,6 +15,7 @@ from mofa_gguf.convert.tokenizer.added import token_type
 from mofa_gguf.convert.tokenizer.hf_json import TokenizerJson
 from mofa_gguf.convert.tokenizer.vocabulary import TokenType
 from mofa_gguf.engine.tokens import kept_tokenizer
+from mofa_gguf.engine.tokens.kept_sentencepiece import SentencePieces
 from mofa_gguf.engine.tokens.normalizing import FORMS, UnicodeForm
 
 T = TypeVar("T")
@@ -43,10 +43,6 @@ def shielded(what: str, call: Callable[[], T]) -> T:
         return kept_tokenizer.shielded(call)
     except kept_tokenizer.LibraryFailure as error:
         raise TokenizerError(f"{what} ({error})") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or ["no reason given"])[0][:200]
 
 
 class HuggingFaceReference:
@@ -142,30 +138,15 @@ class SentencePieceReference:
     """
 
     def __init__(self, data: bytes, name: str, *, added: Mapping[str, int]) -> None:
-        from sentencepiece import SentencePieceProcessor
-
-        self._added = {text: token for text, token in added.items() if text}
-        longest_first = sorted(self._added, key=len, reverse=True)
-        self._split = re.compile("|".join(map(re.escape, longest_first))) if self._added else None
-        self._processor: Any = SentencePieceProcessor()
+        self.model = data
         try:
-            self._processor.LoadFromSerializedProto(data)
-        except (RuntimeError, OSError) as error:
-            raise TokenizerError(
-                f"{name}: the sentencepiece library cannot load it ({_first_line(error)})"
-            ) from error
+            self.pieces = SentencePieces(data, added)
+        except ValueError as error:
+            raise TokenizerError(f"{name}: {error}") from error
 
     def encode(self, text: str) -> list[int]:
         """See ReferenceTokenizer."""
-        if self._split is None:
-            return list(self._processor.EncodeAsIds(text))
-        tokens: list[int] = []
-        start = 0
-        for match in self._split.finditer(text):
-            tokens += self._processor.EncodeAsIds(text[start : match.start()])
-            tokens.append(self._added[match.group()])
-            start = match.end()
-        return tokens + list(self._processor.EncodeAsIds(text[start:]))
+        return self.pieces.encode(text)
 
     def normalize(self, text: str) -> str:
         """See ReferenceTokenizer. llama.cpp has SentencePiece's own rules, or none are needed."""

@@ -172,7 +172,7 @@ def check_mutations(
 
 
 FUZZ = settings(
-    max_examples=120,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -194,7 +194,7 @@ def test_a_mutated_wordpiece_tokenizer_raises_nothing_but_tokenizer_error(
     check_mutations(json.loads(bert_like.to_str()), data, "tokenizer.json")
 
 
-@settings(FUZZ, max_examples=50)
+@settings(FUZZ, max_examples=25)
 @given(data=st.data())
 def test_a_mutated_configuration_raises_nothing_but_tokenizer_error(
     gpt2_like: Any, data: st.DataObject

@@ -1,0 +1,68 @@
+"""A target file gets its name when all its bytes are on the disk, or never."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from mofa_gguf.convert.errors import OutputError
+from mofa_gguf.convert.output import PartialFile
+from mofa_gguf.convert.output_set import PartialSet
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was brought to the disk and what got a name, in order."""
+    told: list[str] = []
+    replace = Path.replace
+
+    def note_sync(fd: int) -> None:
+        told.append(f"{os.fstat(fd).st_size} bytes on the disk")
+
+    def note_name(path: Path, target: Path) -> Path:
+        told.append(f"{target.name} named")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_name)
+    return told
+
+
+def test_a_file_is_named_when_the_disk_has_it(tmp_path: Path, steps: list[str]) -> None:
+    with PartialFile(tmp_path / "m.gguf") as partial:
+        partial.file.write(b"x" * 10)
+        partial.commit()
+    assert steps == ["10 bytes on the disk", "m.gguf named"]
+    assert {path.name: path.stat().st_size for path in tmp_path.iterdir()} == {"m.gguf": 10}
+
+
+def test_parts_are_named_when_the_disk_has_all_of_them_and_the_first_comes_last(
+    tmp_path: Path, steps: list[str]
+) -> None:
+    with PartialSet([tmp_path / "a", tmp_path / "b"]) as parts:
+        for i in (0, 1):
+            parts.open(i).file.write(b"x" * (i + 1))
+        parts.commit()
+    assert steps[:2] == ["1 bytes on the disk", "2 bytes on the disk"]
+    assert steps[2:] == ["b named", "a named"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_disk_that_does_not_take_it_in_the_end_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    target = tmp_path / "m.gguf"
+    target.write_bytes(b"before")
+    with PartialFile(target) as partial:
+        partial.file.write(b"x")
+        with pytest.raises(OutputError, match="the disk is full"):
+            partial.commit()
+    assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
+    assert target.read_bytes() == b"before"
