@@ -8,26 +8,27 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 # The plugins' own environment: mofa-core pins packages that mofa-gguf leaves open.
-PLUGINS := mofa-openai mofa-gguf-node
+PLUGINS := mofa-openai mofa-gguf-node mofa-gguf-ray
 PLUGINS_VENV := $(VENV)/plugins
 # What the node's tests have beside it: without mofa and cli, dataflows are left out.
 NODE_EXTRAS ?= test,cli,mofa
 PLUGINS_BIN := $(CURDIR)/$(PLUGINS_VENV)/bin
 PLUGINS_STAMP := $(PLUGINS_VENV)/.installed
 
+# Flags to the compiler of llama.cpp, as far as it knows them.
 # GCC 12 compiles llama.cpp's AMX kernels wrongly: they end the process. Without them the others
-# are used. Compilers and processors that do not know the flags are not given them.
-NO_AMX := $(shell printf '' | $${CC:-cc} -mno-amx-tile -x c -E - >/dev/null 2>&1 \
-  && echo -mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
-export CFLAGS := $(strip $(CFLAGS) $(NO_AMX))
-export CXXFLAGS := $(strip $(CXXFLAGS) $(NO_AMX))
+# are used. With AVX512-FP16, flash attention for heads of 64 goes through scalar code.
+known = $(shell printf '' | $${CC:-cc} $(1) -x c -E - >/dev/null 2>&1 && echo $(1))
+LEFT_OUT := $(call known,-mno-amx-tile -mno-amx-int8 -mno-amx-bf16) $(call known,-mno-avx512fp16)
+export CFLAGS := $(strip $(CFLAGS) $(LEFT_OUT))
+export CXXFLAGS := $(strip $(CXXFLAGS) $(LEFT_OUT))
 
 .PHONY: demo test test-plugins lint format clean help
 
 help:
 	@echo "make demo    convert the bundled checkpoint and talk to it, in process"
 	@echo "make test    run the tests"
-	@echo "make test-plugins  run the plugins' tests, with mofa-core and dora"
+	@echo "make test-plugins  run the plugins' tests, with mofa-core, dora and Ray"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make format  let ruff reformat the code"
 	@echo "make clean   remove the virtual environment"
@@ -57,7 +58,8 @@ $(PLUGINS_STAMP): $(VENV)/pyvenv.cfg pyproject.toml $(PLUGINS:%=plugins/%/pyproj
 	@echo "Installing the plugins into $(PLUGINS_VENV)"
 	$(BIN)/python -m venv $(PLUGINS_VENV)
 	$(PLUGINS_BIN)/python -m pip install --quiet --disable-pip-version-check --editable . \
-	  --editable 'plugins/mofa-openai[test]' --editable 'plugins/mofa-gguf-node[$(NODE_EXTRAS)]'
+	  --editable 'plugins/mofa-openai[test]' --editable 'plugins/mofa-gguf-node[$(NODE_EXTRAS)]' \
+	  --editable 'plugins/mofa-gguf-ray[test]'
 	@touch $@
 
 test-plugins: $(PLUGINS_STAMP)

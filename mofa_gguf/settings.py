@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,8 @@ from pydantic_settings import (
 )
 
 from mofa_gguf.adapters import read_adapters
+from mofa_gguf.config_paths import BUNDLED as BUNDLED
+from mofa_gguf.config_paths import paths_from
 from mofa_gguf.contract import ConfigError
 from mofa_gguf.engine.options import (
     CacheType,
@@ -33,9 +34,6 @@ from mofa_gguf.engine.options import (
 from mofa_gguf.quantities import FOREVER, read_bytes, read_seconds
 
 ENVIRONMENT_PREFIX = "MOFA_GGUF_"
-
-BUNDLED = "demo"
-"""The model that comes with the package, whatever files there are."""
 
 # MoFA's LLMConfig keys that mean one of ours.
 _MOFA_NAMES = {"default_model": "model", "timeout_secs": "timeout_s"}
@@ -256,7 +254,7 @@ class GGUFConfig(BaseSettings):
         if "model" in options:
             values["model"] = options["model"]
         if base_dir is not None:
-            values = _paths_from(values, base_dir)
+            values = paths_from(values, base_dir)
         values.update(EnvSettingsSource(cls)())
         return cls(**values)
 
@@ -304,43 +302,6 @@ class _OneOfSeveral(GGUFConfig):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """What the caller says, and nothing else."""
         return (init_settings,)
-
-
-def _paths_from(values: dict[str, Any], base_dir: Path) -> dict[str, Any]:
-    """The options with their relative paths made absolute, those of several models too."""
-    models = values.get("models")
-    # With several models, ``model`` is the name of one of them.
-    keys = ("cache_dir", "draft_model") if models else ("model", "cache_dir", "draft_model")
-    found = {key: _from_folder(values.get(key), base_dir) for key in keys}
-    values = {**values, **{key: value for key, value in found.items() if value is not None}}
-    if values.get("lora"):
-        with contextlib.suppress(ValueError):  # said again, with the option's name, when validated
-            values["lora"] = read_adapters(values["lora"], base_dir)
-    if isinstance(models, Mapping):
-        values["models"] = {
-            name: _paths_from(dict(table), base_dir)
-            if isinstance(table, Mapping)
-            else _from_folder(table, base_dir)
-            for name, table in models.items()
-        }
-    return values
-
-
-def _from_folder(value: object, base_dir: Path) -> object:
-    """A relative path made absolute; hub ids and ``demo`` are left as they are.
-
-    ``models/x`` is a path where ``base_dir`` has the file or at least the folder ``models``.
-    """
-    if not isinstance(value, str | Path) or str(value) in ("", BUNDLED):
-        return value
-    path = Path(value).expanduser()
-    if path.is_absolute():
-        return str(path)
-    looks_like_path = str(value).startswith(".") or path.suffix == ".gguf"
-    in_folder = len(path.parts) > 1 and (base_dir / path).parent.is_dir()
-    if looks_like_path or in_folder or (base_dir / path).exists():
-        return str(base_dir / path)
-    return value
 
 
 def _config_error(error: ValidationError) -> ConfigError:

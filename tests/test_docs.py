@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -14,27 +13,19 @@ import yaml
 
 from mofa_gguf.host.config_files import read_table
 from tests.conftest import REPOSITORY
+from tests.support import pages
 
 DOCS = REPOSITORY / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-DEMO = REPOSITORY / "mofa_gguf" / "data" / "demo"
 SERVER = "http://127.0.0.1:8080/v1"
 
 # Installing, dora (its examples are the plugin's tests), and what runs until it is stopped.
 NOT_RUN_HERE = ("pip install", "dora run", "mofa-gguf serve")
 
-# Runs each block by itself, in one interpreter, and says which one failed.
-RUNNER = """
-import sys
-for number, source in enumerate(eval(sys.stdin.read()), 1):
-    print(f"-- {number}", flush=True)
-    exec(compile(source, f"example {number}", "exec"), {"__name__": "__main__"})
-"""
-
 
 def blocks(page: Path, language: str) -> list[str]:
     """A page's code blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), flags=re.M | re.S)
+    return pages.blocks(page.read_text("utf-8"), language)
 
 
 def examples(page: Path) -> list[str]:
@@ -49,8 +40,11 @@ def named(block: str) -> str | None:
 
 
 def commands(page: Path) -> list[str]:
-    lines = [line for block in blocks(page, "console") for line in block.splitlines()]
-    return [line[2:].split("  #")[0].strip() for line in lines if line.startswith("$ ")]
+    return pages.commands(page.read_text("utf-8"))
+
+
+def commands_run_here(page: Path) -> list[str]:
+    return [command for command in commands(page) if not command.startswith(NOT_RUN_HERE)]
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +55,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def environment(cache: Path, tmp_path: Path) -> dict[str, str]:
     """Nothing of ours from outside; modules of the working folder can be imported."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("MOFA_")}
-    return {
-        **inherited,
-        "MOFA_GGUF_CACHE_DIR": str(cache),
-        "MOFA_GGUF_N_THREADS": "1",
-        "PYTHONPATH": str(tmp_path),
-    }
+    return pages.surroundings(cache, PYTHONPATH=str(tmp_path))
 
 
 def prepare(page: Path, folder: Path) -> None:
@@ -78,6 +66,7 @@ def prepare(page: Path, folder: Path) -> None:
             (folder / name).write_text(block, encoding="utf-8")
     for block in blocks(page, "jsonl"):
         (folder / "questions.jsonl").write_text(block, encoding="utf-8")
+    (folder / "my-text.txt").write_text(page.read_text("utf-8"), encoding="utf-8")
     project = folder / "pyproject.toml"
     if project.exists():
         described = read_table(project)["project"]
@@ -88,22 +77,7 @@ def prepare(page: Path, folder: Path) -> None:
         )
         points = "".join(f"{k} = {v}\n" for k, v in described["entry-points"]["mofa"].items())
         (info / "entry_points.txt").write_text(f"[mofa]\n{points}")
-    shutil.copytree(DEMO, folder / "my-finetune")
-
-
-def run_examples(sources: list[str], folder: Path, environment: dict[str, str]) -> list[str]:
-    """What each example says; all must end well, without a word on standard error."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER],
-        input=repr(sources),
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return re.split(r"^-- \d+\n", done.stdout, flags=re.M)[1:]
+    shutil.copytree(pages.DEMO, folder / "my-finetune")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +87,7 @@ def test_examples_run_and_say_something(
     page: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     prepare(page, tmp_path)
-    said = run_examples(examples(page), tmp_path, environment)
+    said = pages.run(examples(page), tmp_path, environment)
     if page.stem == "observability":  # sets logging up, and nothing happens yet
         return
     assert len(said) == len(examples(page))
@@ -138,33 +112,22 @@ def test_the_servers_example_reaches_the_server(
         url = process.stdout.readline().split()[-1]
         (example,) = examples(page)
         assert SERVER in example
-        said = run_examples([example.replace(SERVER, url)], tmp_path, environment)
+        said = pages.run([example.replace(SERVER, url)], tmp_path, environment)
         assert "MoFA" in said[0]
     finally:
         process.terminate()
         process.communicate(timeout=20)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda p: p.stem)
+@pytest.mark.parametrize("page", [p for p in PAGES if commands_run_here(p)], ids=lambda p: p.stem)
 def test_commands_run_in_their_order(
     page: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     prepare(page, tmp_path)
-    for command in commands(page):
-        if command.startswith(NOT_RUN_HERE):
-            continue
-        program, *arguments = command.split()
-        assert program == "mofa-gguf"
-        done = subprocess.run(
-            [sys.executable, "-m", "mofa_gguf", *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip()
+    arguments = [pages.arguments_of(command) for command in commands_run_here(page)]
+    said = pages.run(arguments, tmp_path, environment)
+    assert len(said) == len(arguments)
+    assert all(text.strip() for text in said), said
 
 
 def test_plugins_hooks_are_found_and_families_can_be_registered(tmp_path: Path) -> None:

@@ -104,6 +104,15 @@ def test_relative_paths_count_from_the_config_files_folder(tmp_path: Path) -> No
     assert model("/abs/m.gguf") == "/abs/m.gguf"
 
 
+def test_a_relative_cache_folder_counts_from_there_too(tmp_path: Path) -> None:
+    def cache_dir(value: str) -> Path | None:
+        return GGUFConfig.from_options({"model": "demo", "cache_dir": value}, tmp_path).cache_dir
+
+    assert cache_dir("not-there-yet") == tmp_path / "not-there-yet"
+    assert cache_dir("/abs") == Path("/abs")
+    assert cache_dir("~/kept") == Path.home() / "kept"
+
+
 def test_the_engine_gets_plain_values() -> None:
     options = GGUFConfig(model="m.gguf", n_ctx=1024, cache_type_k="q8_0").engine_options()
     assert (options.n_ctx, options.cache_type_k, options.n_batch) == (1024, "q8_0", 512)

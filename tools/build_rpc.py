@@ -25,7 +25,7 @@ from pathlib import Path
 
 TARGETS = ("ggml-rpc", "ggml", "llama")
 # GCC 12 compiles the AMX kernels wrongly; the Makefile leaves them out of pip's build as well.
-NO_AMX = ("-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16")
+LEFT_OUT = (("-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16"), ("-mno-avx512fp16",))
 OPTIONS = (
     "-DCMAKE_BUILD_TYPE=Release",
     "-DBUILD_SHARED_LIBS=ON",
@@ -70,7 +70,7 @@ def fetch(folder: Path) -> Path:
 
 def compile_libraries(source: Path, build: Path, *, jobs: int) -> None:
     """Configure and build the targets; nothing else of llama.cpp."""
-    flags = " ".join(NO_AMX) if knows_amx() else ""
+    flags = " ".join(flag for group in LEFT_OUT if knows(group) for flag in group)
     own = [f"-DCMAKE_{language}_FLAGS={flags}" for language in ("C", "CXX")]
     configure = ["cmake", "-S", str(source), "-B", str(build), *OPTIONS, *own]
     subprocess.run(configure, check=True)
@@ -79,9 +79,9 @@ def compile_libraries(source: Path, build: Path, *, jobs: int) -> None:
     )
 
 
-def knows_amx() -> bool:
-    """Whether the compiler has the flags that leave AMX out."""
-    command = [os.environ.get("CC", "cc"), NO_AMX[0], "-x", "c", "-E", "-"]
+def knows(flags: tuple[str, ...]) -> bool:
+    """Whether the compiler has these flags."""
+    command = [os.environ.get("CC", "cc"), *flags, "-x", "c", "-E", "-"]
     return subprocess.run(command, input=b"", capture_output=True).returncode == 0
 
 

@@ -1,6 +1,6 @@
 """Convert thousands of spoilt checkpoints: every one is refused by name, or converted and verified.
 
-    python tools/fuzz_convert.py [--cases 6000] [--first 0] [--quantization Q8_0]
+    python -m tools.fuzz_convert [--cases 6000] [--first 0] [--quantization Q8_0]
 
 A case takes one of the small checkpoints of tests/data/parity and spoils its safetensors header,
 its weights' bytes, its index of shards, its config.json or the folder itself, all decided by the
@@ -20,24 +20,18 @@ huge logits.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import multiprocessing
 import random
-import resource
 import shutil
 import struct
 import sys
 import tempfile
-import time
-import traceback
-from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import psutil
+from tools.fuzz_runs import Bounds, RunCase, Tally, run_in_children
 
 PARITY = Path(__file__).resolve().parent.parent / "tests" / "data" / "parity"
 BASES = (
@@ -45,9 +39,8 @@ BASES = (
     *("phi3-long", "gpt-oss-mxfp4", "deepseek-v3-fp8", "falcon", "llama-rope-yarn", "cohere2"),
     *("gemma3-multimodal", "xlm-roberta", "granite-moe", "llama-sharded-f32", "olmo2"),
 )
-LIMIT_S = 10.0
-LIMIT_BYTES = 2**30
-CASES_A_CHILD = 500
+# The tokenizers library keeps some memory of every tokenizer: a new child now and then.
+BOUNDS = Bounds(passed="converted", seconds=10.0, n_bytes=2**30, cases_a_child=500)
 ABSURD: tuple[Any, ...] = (
     *(0, 1, -1, 2, 3, 7, 2**16, 2**31 - 1, 2**31, 2**32, 2**53, 2**63, 2**64, -(2**63), 10**400),
     *(0.0, -0.0, 0.5, 1e-320, 1e38, 1e308, float("inf"), float("-inf"), float("nan")),
@@ -56,20 +49,6 @@ ABSURD: tuple[Any, ...] = (
 )
 Json = Any
 Random = random.Random
-
-
-@dataclass
-class Tally:
-    """What became of the cases."""
-
-    n_cases: int = 0
-    n_converted: int = 0
-    n_refused: int = 0
-    refusals: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
-    slowest_s: float = 0.0
-    n_bytes_grown: int = 0
-    seconds: float = 0.0
 
 
 # --- spoiling -------------------------------------------------------------------------------------
@@ -321,108 +300,19 @@ def run_case(case: int, scratch: Path, *, quantization: str, verify: bool) -> tu
         return what, "converted"
 
 
-def _child(
-    cases: list[int], scratch: str, quantization: str, verify: bool, report: Connection
-) -> None:
-    """Run cases one after the other, telling before and after each."""
-    grown_from = 0
-    for case in cases:
-        report.send(("begin", case, time.process_time()))
-        try:
-            outcome = run_case(case, Path(scratch), quantization=quantization, verify=verify)
-            message = ("done", case, outcome)
-        except BaseException:  # noqa: BLE001 - whatever is not expected is a finding
-            message = ("failed", case, traceback.format_exc(limit=-4)[:2000])
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        grown_from = grown_from or peak
-        report.send((*message, peak - grown_from, time.process_time()))
-    report.send(("end", None, None))
+def _set_up(scratch: Path, quantization: str, verify: bool) -> RunCase:
+    import mofa_gguf.convert.pipeline  # noqa: F401 - not the first case's memory
+
+    return functools.partial(run_case, scratch=scratch, quantization=quantization, verify=verify)
 
 
 def campaign(
     cases: Iterable[int], *, quantization: str = "Q8_0", verify: bool = True, say: bool = False
 ) -> Tally:
     """Run the cases in child processes; a child that hangs or dies costs one case."""
-    tally, waiting = Tally(), list(cases)
-    began = time.perf_counter()
-    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="mofa-gguf-fuzz-") as scratch:
-        while waiting:
-            ours, theirs = context.Pipe(duplex=False)
-            # The tokenizers library keeps some memory of every tokenizer: a new child now and then.
-            arguments = (waiting[:CASES_A_CHILD], scratch, quantization, verify, theirs)
-            child = context.Process(target=_child, args=arguments, daemon=True)
-            child.start()
-            theirs.close()
-            _follow(child, ours, waiting, tally, say=say)
-    tally.seconds = time.perf_counter() - began
-    return tally
-
-
-def _follow(
-    child: Any, reports: Connection, waiting: list[int], tally: Tally, *, say: bool
-) -> None:
-    """Listen to one child until it ends, dies or hangs; takes what it did off ``waiting``."""
-    current, began, used = None, 0.0, 0.0
-    while True:
-        try:
-            if not _wait(child, reports, used):
-                tally.failures.append(f"case {current}: over {LIMIT_S:g} s")
-                break
-            message = reports.recv()
-        except EOFError:
-            child.join()
-            tally.failures.append(f"case {current}: the process died ({child.exitcode})")
-            break
-        if message[0] == "end":
-            child.join()
-            return
-        if message[0] == "begin":
-            current, began, used = message[1], message[2], message[2]
-            continue
-        waiting.remove(current)
-        _count(tally, message, message[-1] - began)
-        if say and (message[0] == "failed" or tally.n_cases % 250 == 0):
-            print(f"{tally.n_cases} cases, {len(tally.failures)} failures", flush=True)
-            print(*tally.failures[-1:] if message[0] == "failed" else (), flush=True)
-    if say:
-        print(tally.failures[-1], flush=True)
-    child.kill()
-    child.join()
-    if current in waiting:
-        waiting.remove(current)
-        tally.n_cases += 1
-
-
-def _wait(child: Any, reports: Connection, used: float) -> bool:
-    """Whether the child says something before it has computed, or slept, for too long.
-
-    Waiting for its turn on a busy machine does not count.
-    """
-    slept = 0
-    while not reports.poll(1.0):
-        process = psutil.Process(child.pid)
-        times = process.cpu_times()
-        slept = 0 if process.status() == psutil.STATUS_RUNNING else slept + 1
-        if times.user + times.system - used > LIMIT_S or slept > 3 * LIMIT_S:
-            return False
-    return True
-
-
-def _count(tally: Tally, message: Any, seconds: float) -> None:
-    kind, case, outcome, grown, _ = message
-    tally.n_cases += 1
-    tally.slowest_s = max(tally.slowest_s, seconds)
-    tally.n_bytes_grown = max(tally.n_bytes_grown, grown)
-    if kind == "failed":
-        tally.failures.append(f"case {case}: {outcome}")
-    elif outcome[1] == "converted":
-        tally.n_converted += 1
-    else:
-        tally.n_refused += 1
-        tally.refusals[f"{outcome[0]}: {outcome[1]}"] += 1
-    if grown > LIMIT_BYTES:
-        tally.failures.append(f"case {case}: {grown} bytes of memory")
+        set_up = functools.partial(_set_up, Path(scratch), quantization, verify)
+        return run_in_children(cases, set_up, BOUNDS, say=say)
 
 
 def main() -> int:
@@ -433,16 +323,7 @@ def main() -> int:
     arguments = parser.parse_args()
     cases = range(arguments.first, arguments.first + arguments.cases)
     tally = campaign(cases, quantization=arguments.quantization, say=True)
-    for failure in tally.failures:
-        print(failure)
-    print(
-        f"{tally.n_cases} cases in {tally.seconds:.0f} s: {tally.n_converted} converted and "
-        f"verified, {tally.n_refused} refused, {len(tally.failures)} failures; slowest "
-        f"{tally.slowest_s:.1f} s, memory grew by {tally.n_bytes_grown / 1e6:.0f} MB"
-    )
-    for kind, count in tally.refusals.most_common():
-        print(f"  {count:5} {kind}")
-    return 1 if tally.failures else 0
+    return tally.show("converted and verified")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
     python tools/measure_plan.py [--folder DIR] [--threads 1] [--markdown FILE] [NAME...]
 
 Makes checkpoints with random weights from 10 million to 1.5 billion parameters, and loads each with
-three contexts, each in a process of its own, one after the other. The context is filled to its last
-cell and computed upon, so that every buffer is in use; then the resident
-memory is read. "growth" is what it grew by since llama.cpp was loaded, held against the plan's
-estimate for the same. The largest takes about 3 GiB.
+three contexts, and with what may come beside it: adapters, a draft model, embedding; each in a
+process of its own, one after the other. The context is filled to its last cell and computed upon,
+so that every buffer is in use; then the resident memory is read. "growth" is what it grew by since
+llama.cpp was loaded, held against the plan's estimate for the same. The largest takes about 3 GiB.
 """
 
 from __future__ import annotations
@@ -20,11 +20,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.bench.model import Shape, write_model
+from tools.bench.model import Shape, write_adapter, write_model
+
+if TYPE_CHECKING:
+    from mofa_gguf.engine.engine import Engine
+    from mofa_gguf.engine.models.context import Context
+    from mofa_gguf.engine.options import EngineOptions
+    from mofa_gguf.engine.planning.whole import WholePlan
 
 CHECKPOINTS = {
     "10M Q8_0": Shape(8, 256, 4, 2, 1024, 8_000, type="Q8_0"),
@@ -35,6 +43,13 @@ CHECKPOINTS = {
     "1.5B Q4_0": Shape(28, 1536, 12, 2, 8960, 151_936),
 }
 CONTEXTS = (512, 2048, 8192)
+PARTS = ("adapter", "draft model", "embedding")
+_PARTS_CONTEXT = 2048
+_RANK = 16
+_DRAFT = Shape(4, 256, 4, 2, 1024, type="Q8_0")
+_MANY_EMBEDDED, _FEW_EMBEDDED = 2048, 512
+_LARGE_FILE = 300 * 2**20
+"""From here on few tokens are embedded, to be done in time."""
 _N_BATCH = 128
 """What is computed at once: more tokens of a batch use the same buffers again."""
 _MIB = 2**20
@@ -46,11 +61,12 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="keep the checkpoints here")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--markdown", type=Path, help="write the table to this file")
-    parser.add_argument("--one", nargs=2, metavar=("FILE", "N_CTX"), help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=("contexts", "parts"), help="one of the two tables")
+    parser.add_argument("--one", nargs=3, metavar=("FILE", "N_CTX", "PART"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        path, n_ctx = arguments.one
-        print(json.dumps(measure(Path(path), int(n_ctx), arguments.threads)))
+        path, n_ctx, part = arguments.one
+        print(json.dumps(measure(Path(path), int(n_ctx), arguments.threads, part)))
         return 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.folder or Path(scratch)
@@ -58,68 +74,125 @@ def main() -> int:
         rows = [
             row
             for name in arguments.names or CHECKPOINTS
-            for row in _checkpoint(name, folder, arguments.threads)
+            for row in _checkpoint(name, folder, arguments.threads, arguments.only)
         ]
-    text = table(rows)
+    text = "\n".join(table(rows) for rows in _by_table(rows))
     print(text)
     if arguments.markdown:
         arguments.markdown.write_text(text, encoding="utf-8")
     return 0
 
 
-def _checkpoint(name: str, folder: Path, n_threads: int) -> list[dict[str, object]]:
+def _by_table(rows: list[dict[str, object]]) -> list[list[dict[str, object]]]:
+    plain = [row for row in rows if not row["with"]]
+    parts = [row for row in rows if row["with"]]
+    return [each for each in (plain, parts) if each]
+
+
+def _checkpoint(
+    name: str, folder: Path, n_threads: int, only: str | None
+) -> list[dict[str, object]]:
     path = folder / f"{name.replace(' ', '-')}.gguf"
+    shape = CHECKPOINTS[name]
     if not path.exists():
-        write_model(path, CHECKPOINTS[name])
-    rows = []
-    for n_ctx in CONTEXTS:
+        write_model(path, shape)
+    write_adapter(_adapter_of(path), shape, rank=_RANK)
+    write_model(_draft_of(path), replace(_DRAFT, n_vocab=shape.n_vocab))
+    cases = [(n_ctx, "") for n_ctx in CONTEXTS] if only != "parts" else []
+    cases += [(_PARTS_CONTEXT, part) for part in PARTS] if only != "contexts" else []
+    rows: list[dict[str, object]] = []
+    for n_ctx, part in cases:
         command = [sys.executable, __file__, "--threads", str(n_threads)]
         run = subprocess.run(
-            [*command, "--one", str(path), str(n_ctx)], check=True, capture_output=True, text=True
+            [*command, "--one", str(path), str(n_ctx), part],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        rows.append({"checkpoint": name, "n_ctx": n_ctx, **json.loads(run.stdout)})
+        rows.append({"checkpoint": name, "n_ctx": n_ctx, "with": part, **json.loads(run.stdout)})
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     if folder.name.startswith("tmp"):
-        path.unlink()
+        for each in (path, _adapter_of(path), _draft_of(path)):
+            each.unlink()
     return rows
 
 
-def measure(path: Path, n_ctx: int, n_threads: int) -> dict[str, int]:
-    """Load ``path``, fill its context, and compare; bytes by name."""
+def _adapter_of(path: Path) -> Path:
+    return path.with_suffix(".adapter.gguf")
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_suffix(".draft.gguf")
+
+
+def measure(path: Path, n_ctx: int, n_threads: int, part: str) -> dict[str, int]:
+    """Load ``path``, fill its context, use ``part``, and compare; bytes by name."""
     os.environ["OMP_NUM_THREADS"] = str(n_threads)
     from mofa_gguf.engine.engine import Engine
     from mofa_gguf.engine.files.header import read_header
     from mofa_gguf.engine.machine.devices import list_devices
-    from mofa_gguf.engine.options import EngineOptions
-    from mofa_gguf.engine.planning.fit import plan_load
+    from mofa_gguf.engine.planning.whole import plan_whole
 
     list_devices()
     before = resident()
-    options = EngineOptions(n_ctx=n_ctx, n_threads=n_threads)
-    load = plan_load(read_header(path), options)
+    options = _options(path, n_ctx, n_threads, part)
+    whole = plan_whole(read_header(path), options)
     engine = Engine.load(path, options)
     fill(engine, n_ctx)
+    if part == "embedding":
+        engine.embed([[5 + i % 100 for i in range(options.n_embedding_batch)]]).result()
     after = resident()
     parts = memory_parts()
     engine.close()
-    host = load.plan.host
+    host = whole.target.plan.host
     return {
         "before": before,
         "after": after,
         "anonymous": parts["anonymous"],
-        "estimate": load.resident_bytes,
+        "estimate": _estimate(whole, part),
         "weights": host.weights,
         "cache": host.cache,
         "compute": host.compute,
         "other": host.other,
+        "adapters": host.adapters,
     }
 
 
-def fill(engine: object, n_ctx: int) -> None:
-    """Use every cell: compute a batch, copy its cells over and over, compute another on top."""
-    context = engine._worker._context  # type: ignore[attr-defined]  # idle: nobody else uses it
+def _options(path: Path, n_ctx: int, n_threads: int, part: str) -> EngineOptions:
+    from mofa_gguf.engine.options import EngineOptions, LoraAdapter
 
-    n_outputs = engine._worker.cache.n_sequences  # type: ignore[attr-defined]
+    is_large = path.stat().st_size > _LARGE_FILE
+    return EngineOptions(
+        n_ctx=n_ctx,
+        n_threads=n_threads,
+        prefix_memory=0,
+        lora=(LoraAdapter(str(_adapter_of(path))),) if part == "adapter" else (),
+        draft_model=str(_draft_of(path)) if part == "draft model" else None,
+        n_embedding_batch=_FEW_EMBEDDED if is_large else _MANY_EMBEDDED,
+    )
+
+
+def _estimate(whole: WholePlan, part: str) -> int:
+    embedding = whole.target.embedding
+    total = sum(load.resident_bytes for load in whole.loads)
+    return total + (embedding.n_bytes if part == "embedding" and embedding else 0)
+
+
+def fill(engine: Engine, n_ctx: int) -> None:
+    """Use every cell of the model's context and of its draft model's; both are idle."""
+    worker = engine._worker
+    assert worker is not None
+    _fill(worker._context, worker.cache.n_sequences, n_ctx)
+    drafter = worker.drafting.drafter
+    if drafter is not None:
+        from mofa_gguf.engine.drafting.draft_model import ContextDecoder
+
+        assert isinstance(drafter._decoder, ContextDecoder)
+        _fill(drafter._decoder._context, drafter.cache.n_sequences, n_ctx)
+
+
+def _fill(context: Context, n_outputs: int, n_ctx: int) -> None:
+    """Compute a batch, copy its cells over and over, compute another on top."""
 
     def decode(sequence: int, n_tokens: int) -> None:
         context.fill(
@@ -169,8 +242,8 @@ def resident() -> int:
 def table(rows: list[dict[str, object]]) -> str:
     """The rows as Markdown, with the worst error."""
     lines = [
-        "| checkpoint | context | estimate MiB | growth MiB | error | of the whole process |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| checkpoint | context | with | estimate MiB | growth MiB | error | of the process |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     errors, totals = [], []
     for row in rows:
@@ -179,7 +252,7 @@ def table(rows: list[dict[str, object]]) -> str:
         errors.append(estimate / growth - 1)
         totals.append((before + estimate) / after - 1)
         lines.append(
-            f"| {row['checkpoint']} | {row['n_ctx']} | {estimate / _MIB:.0f} | "
+            f"| {row['checkpoint']} | {row['n_ctx']} | {row['with']} | {estimate / _MIB:.0f} | "
             f"{growth / _MIB:.0f} | {errors[-1]:+.1%} | {totals[-1]:+.1%} |"
         )
     worst, worst_total = max(errors, key=abs), max(totals, key=abs)

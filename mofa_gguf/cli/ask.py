@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from mofa_gguf.cli.answer_options import (
+    MaxTokensOption,
+    SeedOption,
+    SystemOption,
+    TemperatureOption,
+)
 from mofa_gguf.cli.client import (
     Choice,
     ConfigOption,
@@ -32,22 +38,10 @@ def run(
     model: ModelOption = None,
     config: ConfigOption = None,
     provider: ProviderOption = None,
-    system: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--system", "-s", help="The system prompt."),
-    ] = None,
-    temperature: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--temperature", "-t", help="0 always takes the likeliest token."),
-    ] = None,
-    max_tokens: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--max-tokens", "-n", min=1, help="Most tokens of the answer."),
-    ] = None,
-    seed: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--seed", help="The same seed gives the same answer."),
-    ] = None,
+    system: SystemOption = None,
+    temperature: TemperatureOption = None,
+    max_tokens: MaxTokensOption = None,
+    seed: SeedOption = None,
     schema: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--schema", metavar="FILE", help="A JSON Schema the answer must obey."),

@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from mofa_gguf.cli.answer_options import (
+    MaxTokensOption,
+    SeedOption,
+    SystemOption,
+    TemperatureOption,
+)
 from mofa_gguf.cli.client import (
     MODEL_HELP,
     Choice,
@@ -38,19 +44,10 @@ def run(
     model: Annotated[Optional[str], typer.Argument(metavar="[MODEL]", help=MODEL_HELP)] = None,  # noqa: UP045
     config: ConfigOption = None,
     provider: ProviderOption = None,
-    system: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--system", "-s", help="The system prompt."),
-    ] = None,
-    temperature: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--temperature", "-t", help="0 always takes the likeliest token."),
-    ] = None,
-    max_tokens: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--max-tokens", "-n", min=1, help="Most tokens of an answer."),
-    ] = None,
-    seed: Annotated[Optional[int], typer.Option("--seed")] = None,  # noqa: UP045
+    system: SystemOption = None,
+    temperature: TemperatureOption = None,
+    max_tokens: MaxTokensOption = None,
+    seed: SeedOption = None,
     n_ctx: ContextOption = None,
     n_gpu_layers: GpuLayersOption = None,
 ) -> None:

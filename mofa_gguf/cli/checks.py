@@ -7,50 +7,36 @@ import platform
 import shutil
 import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from mofa_gguf.cli.errors import one_line
+from mofa_gguf.cli.findings import Finding
 from mofa_gguf.cli.output import size, unlogged
 
 if TYPE_CHECKING:
-    from mofa_gguf.host import LLMConfig, ProviderRegistry
-
-Verdict = Literal["ok", "note", "broken"]
-
-_OUR_KINDS = frozenset({"gguf", "llama-cpp", "gguf-local"})
+    from mofa_gguf.host import ProviderRegistry
 
 # Programs that come with a GPU's driver, and the option that builds llama.cpp for it.
 _GPU_PROGRAMS = {"nvidia-smi": "-DGGML_CUDA=on", "rocm-smi": "-DGGML_HIP=on"}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at. ``advice`` says what to do about a note or a fault."""
-
-    what: str
-    verdict: Verdict
-    detail: str
-    advice: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
-
-
-_NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+# The optional extras of the distribution, each with a package that it brings.
+_EXTRAS = {"serve": "starlette", "otel": "opentelemetry"}
+_LEFT_OUT = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16 -mno-avx512fp16"
 
 
 def examine(config: Path | None = None) -> list[Finding]:
     """Every finding, in the order in which things build on each other."""
+    from mofa_gguf.cli.configured import configuration
     from mofa_gguf.host import ProviderRegistry
 
     registry = ProviderRegistry()
     return [
         *machine(),
         *llama_cpp(),
+        extras(),
         *cache(),
         *plugins(registry),
         *configuration(config, registry),
@@ -79,7 +65,13 @@ def llama_cpp() -> list[Finding]:
     """Whether llama.cpp loads, what it was built for, and the GPUs it sees."""
     from importlib.metadata import PackageNotFoundError, version
 
-    from mofa_gguf.engine.machine.devices import gpus, has_amx_kernels, list_devices, system_info
+    from mofa_gguf.engine.machine.devices import (
+        gpus,
+        has_amx_kernels,
+        has_half_precision_kernels,
+        list_devices,
+        system_info,
+    )
     from mofa_gguf.engine.machine.rpc import has_rpc
 
     try:
@@ -94,16 +86,17 @@ def llama_cpp() -> list[Finding]:
         Finding("llama.cpp", "ok", f"llama-cpp-python {release}; {cpu_features(info)}"),
     ]
     if has_amx_kernels():
-        findings.append(
-            Finding(
-                "CPU kernels",
-                "note",
-                "built with AMX, which GCC 12 compiles wrongly, so weights are not laid out anew "
-                "for this CPU and run slower",
-                f'build without: CFLAGS="{_NO_AMX}" CXXFLAGS="{_NO_AMX}" '
-                "pip install --force-reinstall --no-cache-dir llama-cpp-python",
-            )
+        detail = (
+            "built with AMX, which GCC 12 compiles wrongly, so weights are not laid out anew "
+            "for this CPU and run slower"
         )
+        findings.append(_build_without(detail))
+    if has_half_precision_kernels():
+        detail = (
+            "built with AVX512-FP16, where flash attention is slow for heads of 64 and not taken, "
+            "so prompts take up to twice as long with many streams"
+        )
+        findings.append(_build_without(detail))
     if has_rpc():
         detail = "this build can use the devices of other machines (rpc_servers)"
         findings.append(Finding("workers", "ok", detail))
@@ -114,6 +107,14 @@ def llama_cpp() -> list[Finding]:
         names = ", ".join(device.name for device in devices)
         findings.append(no_gpu(f"none that this build of llama.cpp can use (it has {names})"))
     return findings
+
+
+def _build_without(detail: str) -> Finding:
+    advice = (
+        f'build without: CFLAGS="{_LEFT_OUT}" CXXFLAGS="{_LEFT_OUT}" '
+        "pip install --force-reinstall --no-cache-dir llama-cpp-python"
+    )
+    return Finding("CPU kernels", "note", detail, advice)
 
 
 def no_gpu(detail: str) -> Finding:
@@ -139,12 +140,23 @@ def cpu_features(info: str) -> str:
     return "built for " + (", ".join(features) if features else "any CPU")
 
 
-def cache() -> list[Finding]:
-    """Whether the cache folder can be written, and what it holds."""
+def extras() -> Finding:
+    """Which of our optional parts can be used."""
+    missing = [name for name, package in _EXTRAS.items() if find_spec(package) is None]
+    here = ", ".join(name for name in _EXTRAS if name not in missing) or "none"
+    if not missing:
+        return Finding("extras", "ok", here)
+    advice = f"for {' and '.join(missing)}: pip install 'mofa-gguf[{','.join(missing)}]'"
+    return Finding("extras", "ok", f"{here}; not installed: {', '.join(missing)}", advice)
+
+
+def cache(given: Path | None = None) -> list[Finding]:
+    """Whether the cache folder can be written, and what it holds; ``given`` is a configured one."""
     from mofa_gguf.store import cache_folder, usage
 
-    folder = cache_folder()
-    advice = "set MOFA_GGUF_CACHE_DIR to a folder that can be written"
+    folder = cache_folder(given)
+    name = "MOFA_GGUF_CACHE_DIR" if given is None else "cache_dir"
+    advice = f"set {name} to a folder that can be written"
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     try:
         if existing == folder:
@@ -152,7 +164,7 @@ def cache() -> list[Finding]:
                 pass
         elif not existing.is_dir() or not os.access(existing, os.W_OK):
             raise PermissionError(f"{existing} cannot be written")
-        held = usage()
+        held = usage(given)
         free = shutil.disk_usage(existing).free
     except OSError as error:
         return [Finding("cache", "broken", f"{folder}: {error.strerror or error}", advice)]
@@ -174,93 +186,3 @@ def plugins(registry: ProviderRegistry) -> list[Finding]:
         advice = "repair or uninstall that plugin; the others work without it"
         findings.append(Finding("plugin", "broken", str(problem), advice))
     return findings
-
-
-def configuration(path: Path | None, registry: ProviderRegistry) -> list[Finding]:
-    """The config file, and whether each provider in it can answer."""
-    from mofa_gguf.contract import ConfigError
-    from mofa_gguf.host import find_config, load_config
-
-    try:
-        file = find_config(path)
-    except ConfigError as error:
-        if path is None and "MOFA_CONFIG" not in os.environ:
-            advice = "write a mofa.toml, or name models on the command line"
-            return [Finding("config file", "note", "none", advice)]
-        return [Finding("config file", "broken", error.message)]
-    try:
-        config = load_config(file)
-    except ConfigError as error:
-        return [Finding("config file", "broken", error.message, "correct the file")]
-    names = ", ".join(config.providers)
-    findings = [Finding("config file", "ok", f"{file}: {names}")]
-    for name, options in config.providers.items():
-        planned = plan(name, options) if options.provider in _OUR_KINDS else None
-        if planned is not None:
-            findings.append(planned)
-        # What does not fit would only be refused.
-        if planned is None or planned.verdict != "broken":
-            findings.append(provider(name, options, registry))
-    return findings
-
-
-def plan(name: str, options: LLMConfig) -> Finding | None:
-    """Whether the model of one of our own providers fits; None if that can't be told.
-
-    What else is wrong with it, loading it will say.
-    """
-    from mofa_gguf.cli.planning import plan_for
-    from mofa_gguf.contract import LLMError
-    from mofa_gguf.convert.errors import ConversionError
-    from mofa_gguf.engine.errors import EngineError
-    from mofa_gguf.settings import GGUFConfig
-    from mofa_gguf.store.errors import StoreError
-
-    try:
-        config = GGUFConfig.from_options(options.options(), options.base_dir)
-        load = plan_for(config)
-    except (LLMError, EngineError, StoreError, ConversionError):
-        return None
-    what, planned = f"plan for {name!r}", load.plan
-    if planned.problem is not None:
-        advice = "; ".join(planned.remedies) or "free memory, or choose a smaller model"
-        return Finding(what, "broken", f"{planned.problem} ({load.limit})", advice)
-    shares = (planned.host, *planned.devices)
-    takes = ", ".join(f"{size(s.n_bytes)} of {size(s.available)} on {s.device}" for s in shares)
-    detail = f"{takes}; {planned.n_ctx} tokens of context"
-    if planned.devices:
-        detail += f", {planned.n_gpu_layers} of {planned.n_total} layers offloaded"
-    return Finding(what, "ok", detail)
-
-
-def provider(name: str, options: LLMConfig, registry: ProviderRegistry) -> Finding:
-    """Whether a provider can be made and says that it is healthy. Loads its model."""
-    import anyio
-
-    from mofa_gguf.contract import LLMError, ProviderNotSupported
-
-    what = f"provider {name!r}"
-
-    async def check() -> Finding:
-        started = time.monotonic()
-        async with registry.create(options) as made:
-            model = made.default_model()
-            about = f"{options.provider}, {model or 'no default model'}"
-            try:
-                info = await made.get_model_info(model)
-                about = f"{options.provider}, {info.name}"
-                if info.context_window:
-                    about += f", {info.context_window} tokens of context"
-            except ProviderNotSupported as error:
-                # It may be healthy and only have nothing to say of its models.
-                if not await made.health_check():
-                    return Finding(what, "broken", one_line(error))
-            if not await made.health_check():
-                return Finding(what, "broken", f"{about}: it says it is not healthy")
-            return Finding(what, "ok", f"{about}, ready in {time.monotonic() - started:.1f} s")
-
-    try:
-        with unlogged("mofa_gguf.provider"):
-            return anyio.run(check)
-    except LLMError as error:
-        return Finding(what, "broken", one_line(error))

@@ -63,7 +63,7 @@ def _step(out: Console, number: int, text: str) -> None:
 
 
 def _convert(out: Console, target: Path, quantization: str) -> None:
-    from mofa_gguf.cli.convert import type_counts
+    from mofa_gguf.cli.conversion_report import type_counts
     from mofa_gguf.cli.output import count, size
     from mofa_gguf.cli.progress import progress_view
     from mofa_gguf.convert import convert

@@ -142,7 +142,7 @@ def _shown(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _inspect_checkpoint(path: Path, *, tensors: bool, json: bool) -> None:
     """A dry run of its conversion knows all there is to know."""
-    from mofa_gguf.cli.convert import tensor_table
+    from mofa_gguf.cli.conversion_report import tensor_table
     from mofa_gguf.cli.output import console, count, facts_table, print_json, show, size
     from mofa_gguf.convert import convert
 

@@ -22,6 +22,7 @@ from mofa_gguf.cli import (
     demo,
     doctor,
     embed,
+    imatrix,
     inspect,
     plan,
     providers,
@@ -31,6 +32,7 @@ from mofa_gguf.cli import (
     worker,
 )
 from mofa_gguf.cli.errors import reported
+from mofa_gguf.cli.examples import EXAMPLES
 
 
 class _ReportingGroup(TyperGroup):
@@ -78,6 +80,7 @@ for _module in (
     demo,
     convert,
     quantize,
+    imatrix,
     chat,
     ask,
     serve,
@@ -91,7 +94,7 @@ for _module in (
     doctor,
     worker,
 ):
-    app.command(_module.NAME)(_module.run)
+    app.command(_module.NAME, epilog=f"Example: {EXAMPLES[_module.NAME]}")(_module.run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 if TYPE_CHECKING:
-    from mofa_gguf.engine.planning.load_plan import LoadPlan
-    from mofa_gguf.engine.planning.plan import Share
+    from rich.table import Table
+
+    from mofa_gguf.cli.planning import Outlook
 
 NAME = "plan"
 
@@ -31,7 +33,17 @@ def run(
     ] = None,
     gpu_layers: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--gpu-layers", metavar="N", help="Layers on GPUs: a number, all or auto."),
+        typer.Option(
+            "--n-gpu-layers", "--gpu-layers", metavar="N|all|auto", help="Layers on GPUs."
+        ),
+    ] = None,
+    draft: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--draft", metavar="MODEL", help="A draft model beside it."),
+    ] = None,
+    lora: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--lora", metavar="FILE", help="A LoRA adapter; may be given again."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
@@ -44,58 +56,80 @@ def run(
     from mofa_gguf.cli.planning import plan_for
     from mofa_gguf.settings import GGUFConfig
 
-    options: dict[str, Any] = {"n_ctx": n_ctx, "max_parallel": parallel}
+    options: dict[str, Any] = {
+        "n_ctx": n_ctx,
+        "max_parallel": parallel,
+        "draft_model": draft,
+        "lora": lora or None,
+    }
     if gpu_layers is not None:
         options["n_gpu_layers"] = int(gpu_layers) if gpu_layers.isdigit() else gpu_layers
     given = {key: value for key, value in options.items() if value is not None}
-    load = plan_for(GGUFConfig(model=model, **given))
+    outlook = plan_for(GGUFConfig(model=model, **given))
     if json:
-        print_json(as_dict(load))
+        print_json(outlook.to_dict())
     else:
-        _print(load)
-    if not load.plan.fits:
+        _print(outlook)
+    if not outlook.whole.fits:
         raise typer.Exit(1)
 
 
-def as_dict(load: LoadPlan) -> dict[str, Any]:
-    """A plan as plain values."""
-    return {
-        **load.plan.to_dict(),
-        "resident_bytes": load.resident_bytes,
-        "limit": load.limit,
-        "measured": load.measured,
-        "use_mmap": load.options.use_mmap,
-    }
+def _print(outlook: Outlook) -> None:
+    from mofa_gguf.cli.output import console, show
 
-
-def _print(load: LoadPlan) -> None:
-    from mofa_gguf.cli.output import columns_table, console, show
-
-    plan, out = load.plan, console()
-    numbers = ("layers", "weights", "KV cache", "buffers", "in all", "can be taken")
-    table = columns_table("device", *numbers, right=numbers)
-    for share in (plan.host, *plan.devices):
-        table.add_row(*_row(share))
-    show(out, table)
+    load, out = outlook.target, console()
+    plan = load.plan
+    show(out, _table(outlook))
     out.print()
     out.print(
         f"context {plan.n_ctx} tokens, KV cache {plan.type_k}/{plan.type_v}, "
         f"{plan.n_gpu_layers} of {plan.n_total} layers offloaded"
     )
-    for reason in plan.reasons:
-        out.print(f"- {reason}")
-    if not load.measured:
-        out.print("- buffers are estimated: llama.cpp could not be asked")
-    if plan.fits:
+    for reason in (*plan.reasons, *_notes(outlook)):
+        out.print(f"- {reason}", markup=False)
+    for each in outlook.whole.loads:
+        if each.plan.problem is None:
+            continue
+        name = "It" if each is load else "The draft model"
+        out.print(f"[red]{name} does not fit:[/] {each.plan.problem} ({each.limit}).")
+        if each.plan.remedies:
+            out.print(f"What would fit: {'; '.join(each.plan.remedies)}.")
+    if outlook.whole.fits:
         out.print("[green]It fits.[/]")
-        return
-    out.print(f"[red]It does not fit:[/] {plan.problem} ({load.limit}).")
-    if plan.remedies:
-        out.print(f"What would fit: {'; '.join(plan.remedies)}.")
 
 
-def _row(share: Share) -> list[str]:
+def _table(outlook: Outlook) -> Table:
+    from mofa_gguf.cli.output import columns_table, size
+
+    rows = outlook.rows()
+    adapted = any(share.adapters for share, _ in rows)
+    sizes = ("weights", *(["adapters"] if adapted else []), "KV cache", "buffers", "in all")
+    numbers = ("layers", *sizes, "can be taken")
+    table = columns_table("device", *numbers, "for", right=numbers)
+    for share, what in rows:
+        parts = [share.weights, *([share.adapters] if adapted else []), share.cache]
+        parts += [share.compute + share.other, share.n_bytes, share.available]
+        layers = str(share.n_layers) if share.weights else ""
+        table.add_row(share.device, layers, *map(size, parts), what)
+    return table
+
+
+def _notes(outlook: Outlook) -> Iterator[str]:
+    """What else is to be known, a line each."""
     from mofa_gguf.cli.output import size
+    from mofa_gguf.provider.loaded import NO_TEMPLATE
 
-    sizes = (share.weights, share.cache, share.compute + share.other, share.n_bytes)
-    return [share.device, str(share.n_layers), *map(size, sizes), size(share.available)]
+    load = outlook.target
+    if not load.measured:
+        yield "buffers are estimated: llama.cpp could not be asked"
+    if load.prefix_bytes:
+        yield (
+            f"up to {size(load.prefix_bytes)} more of the host's memory, while it is free, for "
+            "prefixes that gave way in the KV cache (prefix_memory)"
+        )
+    if load.embedding is not None and load.embedding.problem is not None:
+        yield f"embedding would be refused: {load.embedding.problem}; lower n_embedding_batch"
+    if not outlook.has_template:
+        yield NO_TEMPLATE
+    for path in outlook.unused:
+        yield f"{path.name} is not used: images and sound are not supported"

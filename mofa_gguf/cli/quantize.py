@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from mofa_gguf.cli.type_options import (
+from mofa_gguf.cli.conversion_options import (
     ContextSize,
+    DryRun,
     EmbeddingType,
+    Force,
     Imatrix,
+    Json,
+    NoVerify,
+    Output,
     OutputType,
     Pure,
     SplitMaxSize,
     TensorTypes,
+    Threads,
 )
 
 NAME = "quantize"
@@ -22,12 +28,9 @@ NAME = "quantize"
 
 def run(
     source: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A .gguf file, or the first of its parts.")
+        Path, typer.Argument(metavar="SOURCE", help="A .gguf file, or the first of its parts.")
     ],
-    output: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", metavar="FILE", help="Default: ./<FILE>-<TYPE>.gguf."),
-    ] = None,
+    output: Output = None,
     quantization: Annotated[
         str,
         typer.Option(
@@ -50,23 +53,15 @@ def run(
         ),
     ] = False,
     split_max_size: SplitMaxSize = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what would be written.")
-    ] = False,
+    dry_run: DryRun = False,
     n_ctx: ContextSize = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
-    threads: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--threads", min=1, help="Threads that quantize. Default: all cores."),
-    ] = None,
-    no_verify: Annotated[
-        bool, typer.Option("--no-verify", help="Do not reload and check the result.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    force: Force = False,
+    threads: Threads = None,
+    no_verify: NoVerify = False,
+    json: Json = False,
 ) -> None:
     """Quantize a GGUF file, or divide it into parts."""
-    from mofa_gguf.cli.convert import show_report
-    from mofa_gguf.cli.output import print_json
+    from mofa_gguf.cli.conversion_report import tell
     from mofa_gguf.cli.progress import progress_view
     from mofa_gguf.convert import quantize
 
@@ -89,7 +84,4 @@ def run(
             n_ctx=n_ctx,
             progress=None if dry_run else progress,
         )
-    if json:
-        print_json(report.to_dict())
-    else:
-        show_report(report)
+    tell(report, json=json)

@@ -69,7 +69,7 @@ def run(
 ) -> None:
     """Serve a model, or any provider of a config file, as OpenAI's API until interrupted.
 
-    Needs the extra: pip install 'mofa-gguf[serve]'.
+    Needs the extra: pip install 'mofa-gguf\\[serve]'.
     """
     from mofa_gguf.server import ServerOptions, check_extra, serve
 

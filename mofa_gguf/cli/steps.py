@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     AnyProgress = ConversionProgress | DownloadProgress | ReadingProgress
 
 
+_COUNTED = ("writing", "reading the text")
+"""Stages of the converter that are counted in bytes."""
+
+
 @dataclass(frozen=True)
 class Step:
     """How far a stage is, in bytes; ``n_total`` is 0 where bytes say nothing."""
@@ -31,6 +35,6 @@ def as_step(report: AnyProgress) -> Step:
         return Step(title, report.n_bytes_done, report.n_bytes, detail)
     if isinstance(report, ReadingProgress):
         return Step("checking what the checkpoint holds", report.n_bytes_done, report.n_bytes)
-    if report.stage != "writing":  # the other stages are short, and not counted in bytes
+    if report.stage not in _COUNTED:  # the other stages are short
         return Step(report.stage)
     return Step(report.stage, report.n_bytes_done, report.n_bytes, report.tensor)

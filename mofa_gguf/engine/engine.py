@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from mofa_gguf.engine.cache.parking import IDLE_S
 from mofa_gguf.engine.cache.session import fingerprint, read_session, write_session
-from mofa_gguf.engine.drafting.draft_model import check_draft_file, check_target, load_drafter
+from mofa_gguf.engine.drafting.draft_model import check_target, load_drafter
 from mofa_gguf.engine.errors import (
     EngineClosed,
     EngineError,
@@ -26,17 +26,23 @@ from mofa_gguf.engine.errors import (
     QueueFull,
     SessionError,
 )
+from mofa_gguf.engine.files.header import read_header
 from mofa_gguf.engine.models.context import AbortFlag
 from mofa_gguf.engine.models.loading import load_model
 from mofa_gguf.engine.models.model import Model, refuse_encoder_decoder
 from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.planning.embedding import EmbeddingPlan
+from mofa_gguf.engine.planning.ledger import promised
 from mofa_gguf.engine.planning.load_plan import LoadPlan
+from mofa_gguf.engine.planning.whole import plan_whole
 from mofa_gguf.engine.requests.generation import Generation
 from mofa_gguf.engine.requests.request import GenerationRequest
 from mofa_gguf.engine.requests.sequence import Sequence as Request
 from mofa_gguf.engine.requests.tasks import CallTask, SideTask
-from mofa_gguf.engine.running.embedding import Embedder, EmbeddingTask, longest_input
+from mofa_gguf.engine.running.company import Company
+from mofa_gguf.engine.running.embedders import Embedders
+from mofa_gguf.engine.running.embedding import EmbeddingTask, longest_input
 from mofa_gguf.engine.running.recorder import Recorder
 from mofa_gguf.engine.running.stats import EngineStats, latency_of, speed_of, throughput_of
 from mofa_gguf.engine.running.worker import Worker
@@ -53,15 +59,21 @@ class Engine:
     Close it when done; what is running or waiting then ends with EngineClosed.
     """
 
-    def __init__(self, model: Model, options: EngineOptions, *, n_ctx: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        options: EngineOptions,
+        *,
+        n_ctx: int,
+        embedding: EmbeddingPlan | None = None,
+    ) -> None:
         self.model = model
         self.options = options
         self._abort = AbortFlag()
         self._worker = (
-            None if model.is_encoder else Worker(model, options, n_ctx=n_ctx, abort=self._abort)
+            None if model.only_embeds else Worker(model, options, n_ctx=n_ctx, abort=self._abort)
         )
-        self._embedder: Embedder | None = None
-        self._ranker: Embedder | None = None
+        self._embedders = Embedders(model, options, self._abort, embedding)
         self._arrived: deque[Request] = deque()
         self._side_tasks: deque[SideTask] = deque()
         self._changed = threading.Condition()
@@ -71,6 +83,7 @@ class Engine:
         self._n_running = 0
         self._n_cells_cached = 0
         self._n_removed = 0
+        self._company = Company()
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="mofa-gguf-engine", daemon=True)
         self._thread.start()
@@ -91,18 +104,21 @@ class Engine:
 
         def build(model: Model, load: LoadPlan) -> Engine:
             refuse_encoder_decoder(model)
-            return cls(model, load.options, n_ctx=load.plan.n_ctx)
+            return cls(model, load.options, n_ctx=load.plan.n_ctx, embedding=load.embedding)
 
         options = options or EngineOptions()
-        if options.draft_model is not None:
-            check_draft_file(options.draft_model)
-        engine = load_model(path, options, build, progress=progress)
-        if options.draft_model is not None:
-            try:
-                engine._load_draft(progress)
-            except BaseException:
-                engine.close()
-                raise
+        if options.draft_model is None:
+            return load_model(path, options, build, progress=progress)
+        whole = plan_whole(read_header(path), options)
+        whole.check()
+        assert whole.draft is not None
+        with promised(whole.draft.all_bytes):
+            engine = load_model(path, options, build, progress=progress)
+        try:
+            engine._load_draft(progress)
+        except BaseException:
+            engine.close()
+            raise
         return engine
 
     @property
@@ -114,7 +130,7 @@ class Engine:
 
     @property
     def can_generate(self) -> bool:
-        """Whether the model generates text (encoders only embed)."""
+        """Whether the model generates text; others only embed."""
         return self._worker is not None
 
     @property
@@ -128,9 +144,10 @@ class Engine:
         return self._closed
 
     @property
-    def lost(self) -> bool:
-        """Whether devices with layers of the model went away: it must be loaded anew."""
-        return bool(self.model.lost_devices)
+    def outdated(self) -> bool:
+        """Whether the model should be loaded anew before the next request: workers with layers of
+        it went away, or some that were missing when it was loaded are there."""
+        return self.model.outdated
 
     def submit(self, request: GenerationRequest) -> Generation:
         """Queue a request and return its stream of events.
@@ -140,7 +157,7 @@ class Engine:
         """
         worker = self._worker
         if worker is None:
-            raise InvalidOption("model", "is an encoder: it embeds text but cannot generate")
+            raise InvalidOption("model", "is made for embedding: it cannot generate text")
         if not request.tokens:
             raise InvalidOption("tokens", "is empty; a prompt needs at least one token")
         n_vocab = self.model.vocab.n_tokens
@@ -168,7 +185,7 @@ class Engine:
         Raises PromptTooLong, InvalidOption, QueueFull or EngineClosed at once.
         """
         self._check_inputs(inputs)
-        task = EmbeddingTask(self._get_embedder, inputs, normalize=normalize)
+        task = EmbeddingTask(self._embedders.embedder, inputs, normalize=normalize)
         self._enqueue(self._side_tasks, task)
         return task.future
 
@@ -181,7 +198,7 @@ class Engine:
         if not self.model.ranks:
             raise InvalidOption("model", "is no reranker: it has no head that judges two texts")
         self._check_inputs(inputs)
-        task = EmbeddingTask(self._get_ranker, inputs, normalize=False)
+        task = EmbeddingTask(self._embedders.ranker, inputs, normalize=False)
         self._enqueue(self._side_tasks, task)
         return task.future
 
@@ -285,16 +302,6 @@ class Engine:
         self._enqueue(self._side_tasks, task)
         return task.future
 
-    def _get_ranker(self) -> Embedder:
-        if self._ranker is None:
-            self._ranker = Embedder(self.model, self.options, self._abort, ranks=True)
-        return self._ranker
-
-    def _get_embedder(self) -> Embedder:
-        if self._embedder is None:
-            self._embedder = Embedder(self.model, self.options, self._abort)
-        return self._embedder
-
     def _check_open(self) -> None:
         if os.getpid() != self._pid:
             raise EngineClosed(
@@ -348,6 +355,7 @@ class Engine:
                 untidy = worker is not None and worker.parking.untidy
                 if not self._changed.wait(IDLE_S if untidy else None):
                     break
+                self._company.gather(self._changed, self._arrived)
             return not self._closed
 
     def _side_step(self) -> None:
@@ -371,6 +379,7 @@ class Engine:
             n_requests = worker.n_requests if worker is not None else 0
             self._n_active = n_requests + len(self._arrived) + len(self._side_tasks)
             self._n_running = len(worker.scheduler.running) if worker is not None else 0
+            self._company.note(n_requests)
             # Counting the cached cells goes through the whole tree: only when a request ended.
             if worker is not None and worker.n_removed != self._n_removed:
                 self._n_removed = worker.n_removed
@@ -384,9 +393,7 @@ class Engine:
                 self._worker.add(request)
             self._worker.fail_all(EngineClosed())
             self._worker.close()
-        for embedder in (self._embedder, self._ranker):
-            if embedder is not None:
-                embedder.close()
+        self._embedders.close()
         self.model.close()
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.util
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 logger = logging.getLogger("mofa_gguf.llama_cpp")
 
@@ -84,13 +87,58 @@ def llama() -> ModuleType:
 
 
 def _load() -> ModuleType:
+    _defer("llama_cpp")
     library: ModuleType = importlib.import_module("llama_cpp.llama_cpp")
 
     # ctypes callbacks must outlive their use by C: this one lives as long as the process.
     _callbacks.append(library.llama_log_callback(_on_log))
-    library.llama_log_set(_callbacks[-1], ctypes.c_void_p(0))
+    _listen(library)
     library.llama_backend_init()
     return library
+
+
+def _listen(library: ModuleType) -> None:
+    library.llama_log_set(_callbacks[0], ctypes.c_void_p(0))
+
+
+class _Deferred(ModuleType):
+    """A package whose ``__init__`` runs when something of it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        with _deferred:
+            if type(self) is _Deferred and not self.__dict__.get("_runs"):
+                assert self.__spec__ is not None
+                assert self.__spec__.loader is not None
+                self.__dict__["_runs"] = True
+                try:
+                    self.__spec__.loader.exec_module(self)
+                    self.__class__ = ModuleType  # type: ignore[assignment]
+                    if _module is not None:  # the package has taken llama.cpp's log for itself
+                        _listen(_module)
+                finally:
+                    del self.__dict__["_runs"]
+                return getattr(self, name)
+        found = self.__dict__.get(name, self)
+        if found is self:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return found
+
+
+_deferred = threading.RLock()
+
+
+def _defer(package: str) -> None:
+    """Let submodules of a package be imported without all that its ``__init__`` imports.
+
+    llama-cpp-python's brings its high-level API along, which takes three times as long to import
+    as the C API. Others who import the package get all of it, as ever.
+    """
+    if package in sys.modules or (spec := importlib.util.find_spec(package)) is None:
+        return
+    module = _Deferred(package)
+    module.__spec__, module.__loader__, module.__file__ = spec, spec.loader, spec.origin
+    module.__package__, module.__path__ = package, list(spec.submodule_search_locations or ())
+    sys.modules[package] = module
 
 
 def _on_log(level: int, text: bytes, _user_data: object) -> None:

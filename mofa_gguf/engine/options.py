@@ -72,5 +72,7 @@ class EngineOptions:
     probe: Probe = "never"
     """Whether a process of its own loads a file first: where the checks in front of llama.cpp do
     not know its architecture through and through, always, or never. Once for each file."""
+    dry_load: bool = True
+    """Whether llama.cpp tells the sizes of its buffers before a load, instead of an estimate."""
     verdicts: str | None = None
     """The folder where it is kept which files have passed; None keeps it for this process."""

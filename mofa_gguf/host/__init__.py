@@ -12,12 +12,7 @@ from mofa_gguf.host.async_client import AsyncLLMClient
 from mofa_gguf.host.client import LLMClient
 from mofa_gguf.host.config import HostConfig, find_config, load_config
 from mofa_gguf.host.errors import KindTaken, ToolRoundsExceeded
-from mofa_gguf.host.fallback import (
-    FallbackChain,
-    FallbackSlot,
-    FallbackSnapshot,
-    ProviderSnapshot,
-)
+from mofa_gguf.host.fallback import FallbackChain
 from mofa_gguf.host.fallback_config import (
     FallbackChainConfig,
     load_fallback_chain,
@@ -28,6 +23,7 @@ from mofa_gguf.host.fallback_policy import (
     FallbackCondition,
     FallbackTrigger,
 )
+from mofa_gguf.host.fallback_slots import FallbackSlot, FallbackSnapshot, ProviderSnapshot
 from mofa_gguf.host.function_tools import FunctionTool
 from mofa_gguf.host.hookspecs import PROJECT_NAME, hookimpl, hookspec
 from mofa_gguf.host.in_flight import BatchItem

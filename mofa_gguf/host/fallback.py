@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from mofa_gguf.contract.chunks import ChatCompletionChunk
@@ -19,6 +18,12 @@ from mofa_gguf.contract.requests import ChatCompletionRequest
 from mofa_gguf.contract.responses import ChatCompletionResponse
 from mofa_gguf.contract.tools import Tool
 from mofa_gguf.host.fallback_policy import CircuitBreaker, CircuitBreakerConfig, FallbackTrigger
+from mofa_gguf.host.fallback_slots import (
+    FallbackSlot,
+    FallbackSnapshot,
+    ProviderSnapshot,
+    WorkingSlot,
+)
 from mofa_gguf.host.streams import closing, until_news
 from mofa_gguf.host.wrapping import count_tokens
 
@@ -28,46 +33,6 @@ T = TypeVar("T")
 RequestT = TypeVar("RequestT", ChatCompletionRequest, EmbeddingRequest)
 
 DEFAULT_NAME = "fallback-chain"
-
-
-@dataclass(frozen=True)
-class FallbackSlot:
-    """A provider of a chain, and after which of its errors the next is asked."""
-
-    provider: LLMProvider
-    trigger: FallbackTrigger = field(default_factory=FallbackTrigger.default_conditions)
-
-
-@dataclass(frozen=True)
-class ProviderSnapshot:
-    """What became of the requests to one provider of a chain."""
-
-    name: str
-    successes: int = 0
-    fallback_failures: int = 0
-    circuit_breaker_skips: int = 0
-
-
-@dataclass(frozen=True)
-class FallbackSnapshot:
-    """A chain's counts at one moment; ``providers`` in the order of the chain."""
-
-    chain_name: str
-    requests_total: int
-    fallbacks_total: int
-    providers: tuple[ProviderSnapshot, ...]
-
-
-@dataclass
-class _Slot:
-    """A slot at work."""
-
-    provider: LLMProvider
-    trigger: FallbackTrigger
-    breaker: CircuitBreaker | None
-    successes: int = 0
-    failures: int = 0
-    skips: int = 0
 
 
 class FallbackChain(LLMProvider):
@@ -102,11 +67,11 @@ class FallbackChain(LLMProvider):
         self._lock = threading.Lock()
         self._n_requests = 0
         self._n_fallbacks = 0
-        self._slots: list[_Slot] = []
+        self._slots: list[WorkingSlot] = []
         for item in slots:
             slot = item if isinstance(item, FallbackSlot) else FallbackSlot(item)
             breaker = CircuitBreaker(circuit_breaker, clock=clock) if circuit_breaker else None
-            self._slots.append(_Slot(slot.provider, slot.trigger, breaker))
+            self._slots.append(WorkingSlot(slot.provider, slot.trigger, breaker))
         if not self._slots:
             raise Other(f"FallbackChain({name}): at least one provider is required")
         self._slots[-1].trigger = FallbackTrigger.never()
@@ -257,7 +222,9 @@ class FallbackChain(LLMProvider):
         if failure is not None:
             raise failure
 
-    async def _first(self, slots: Sequence[_Slot], ask: Callable[[_Slot], Awaitable[T]]) -> T:
+    async def _first(
+        self, slots: Sequence[WorkingSlot], ask: Callable[[WorkingSlot], Awaitable[T]]
+    ) -> T:
         failure: LLMError | None = None
         for slot in self._candidates(slots):
             try:
@@ -269,7 +236,7 @@ class FallbackChain(LLMProvider):
                 return answer
         raise failure or self._nobody_asked()
 
-    def _candidates(self, slots: Sequence[_Slot]) -> Iterator[_Slot]:
+    def _candidates(self, slots: Sequence[WorkingSlot]) -> Iterator[WorkingSlot]:
         """The slots to ask, one after the other, without those left alone."""
         with self._lock:
             self._n_requests += 1
@@ -285,7 +252,7 @@ class FallbackChain(LLMProvider):
             f"FallbackChain({self._name}): all providers unavailable (circuit breakers open)"
         )
 
-    def _able(self, can: Callable[[LLMProvider], bool], what: str) -> list[_Slot]:
+    def _able(self, can: Callable[[LLMProvider], bool], what: str) -> list[WorkingSlot]:
         able = [slot for slot in self._slots if can(slot.provider)]
         if not able:
             raise ProviderNotSupported(
@@ -293,20 +260,20 @@ class FallbackChain(LLMProvider):
             )
         return able
 
-    def _for(self, slot: _Slot, request: RequestT) -> RequestT:
+    def _for(self, slot: WorkingSlot, request: RequestT) -> RequestT:
         """The request as this slot is to have it: the default model is each one's own."""
         model = request.model
         if not model or slot.provider.supports_model(model) or model != self.default_model():
             return request
         return request.model_copy(update={"model": ""})
 
-    def _succeeded(self, slot: _Slot) -> None:
+    def _succeeded(self, slot: WorkingSlot) -> None:
         if slot.breaker is not None:
             slot.breaker.record_success()
         with self._lock:
             slot.successes += 1
 
-    def _fall_back(self, slot: _Slot, error: LLMError, *, is_last: bool) -> LLMError:
+    def _fall_back(self, slot: WorkingSlot, error: LLMError, *, is_last: bool) -> LLMError:
         """Note that the next slot is asked, and return the error; raise it if none is."""
         if is_last or not slot.trigger.should_fallback(error):
             raise error

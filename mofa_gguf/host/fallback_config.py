@@ -26,12 +26,13 @@ from mofa_gguf.contract.errors import ConfigError, Other
 from mofa_gguf.host.config import find_config
 from mofa_gguf.host.config_chains import CHAIN_KIND
 from mofa_gguf.host.config_files import interpolate, read_table
-from mofa_gguf.host.fallback import DEFAULT_NAME, FallbackChain, FallbackSlot
+from mofa_gguf.host.fallback import DEFAULT_NAME, FallbackChain
 from mofa_gguf.host.fallback_policy import (
     CircuitBreakerConfig,
     FallbackCondition,
     FallbackTrigger,
 )
+from mofa_gguf.host.fallback_slots import FallbackSlot
 from mofa_gguf.host.llm_config import LLMConfig
 from mofa_gguf.host.loading import create_provider
 from mofa_gguf.host.names import did_you_mean, listed

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mofa_gguf.engine.drafting.draft_model import draft_options
 from mofa_gguf.engine.files.header import read_header
 from mofa_gguf.engine.machine.devices import gpus
 from mofa_gguf.engine.machine.memory import HostMemory, Room, host_memory
 from mofa_gguf.engine.options import EngineOptions
-from mofa_gguf.engine.planning.fit import plan_load
+from mofa_gguf.engine.planning.whole import plan_whole
 
 _SHARE_OF_FREE = 0.9
 """Of the memory that is free, what an "auto" budget takes: the rest is for the host program."""
@@ -32,38 +31,15 @@ def footprint(path: Path, options: EngineOptions, *, memory_bytes: int | None = 
     With ``memory_bytes`` a context of "auto" becomes a number: what fits into so much of the
     host's memory, or the least there is. Raises ModelFileError, DeviceUnavailable or InvalidOption.
     """
-    alone = _alone(path, options, memory_bytes)
-    if options.draft_model is None:
-        return alone
-    draft = _draft(options, alone)
-    if memory_bytes is not None and options.n_ctx == "auto":
-        alone = _alone(path, options, max(0, memory_bytes - draft.n_bytes))
-        draft = _draft(options, alone)
-    return Footprint(
-        alone.n_bytes + draft.n_bytes,
-        alone.options,
-        alone.n_weight_bytes + draft.n_weight_bytes,
-        alone.n_ctx,
-    )
-
-
-def _alone(path: Path, options: EngineOptions, memory_bytes: int | None) -> Footprint:
-    """What a model takes without its draft model."""
     memory = None
     if memory_bytes is not None:
         memory = HostMemory(Room(memory_bytes, "memory_budget"), None, memory_bytes)
-    load = plan_load(read_header(path), options, memory=memory)
-    plan = load.plan
+    whole = plan_whole(read_header(path), options, memory=memory)
+    n_ctx = whole.target.plan.n_ctx
     if memory is not None and options.n_ctx == "auto":
-        options = replace(options, n_ctx=plan.n_ctx)
-    weights = sum(share.weights for share in (plan.host, *plan.devices))
-    return Footprint(plan.n_bytes, options, weights, plan.n_ctx)
-
-
-def _draft(options: EngineOptions, target: Footprint) -> Footprint:
-    """What the draft model takes beside its target."""
-    assert options.draft_model is not None
-    return _alone(Path(options.draft_model), draft_options(options, n_ctx=target.n_ctx), None)
+        options = replace(options, n_ctx=n_ctx)
+    shares = [share for load in whole.loads for share in (load.plan.host, *load.plan.devices)]
+    return Footprint(whole.n_bytes, options, sum(share.weights for share in shares), n_ctx)
 
 
 def auto_budget() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,12 +14,20 @@ from mofa_gguf.contract import ChatMessage, ConfigError, Tool
 from mofa_gguf.engine.engine import Engine
 from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.planning.facts import only_embeds
 from mofa_gguf.engine.structure.constraint import ConstraintFactory
 from mofa_gguf.engine.tokens.vocab import Vocab
 from mofa_gguf.settings import GGUFConfig
 from mofa_gguf.store import ResolvedModel, resolve
 
+logger = logging.getLogger(__name__)
+
 TEMPLATE_KEY = "tokenizer.chat_template"
+NO_TEMPLATE = (
+    "it has no chat template, so conversations are written as ChatML; if it was trained on another "
+    "form, give that in chat_template"
+)
+RESPONSE_KEY = "tokenizer.response_template"
 
 
 @dataclass(frozen=True)
@@ -184,10 +193,15 @@ def chat_template(config: GGUFConfig, header: GGUFHeader, vocab: Vocab) -> ChatT
         # Without the key llama.cpp assumes an id, which may be any word's.
         return "" if token is None or key not in header.metadata else vocab.text(token)
 
+    answers = header.metadata.get(RESPONSE_KEY)
+    source = template_source(config, header.metadata)
+    if source is None and not only_embeds(header):
+        logger.warning("%s: %s", header.path.name, NO_TEMPLATE)
     return ChatTemplate(
-        template_source(config, header.metadata) or default_template(),
+        source or default_template(),
         bos_token=text("tokenizer.ggml.bos_token_id", vocab.bos),
         eos_token=text("tokenizer.ggml.eos_token_id", vocab.eos),
+        response_template=answers if isinstance(answers, str) else None,
     )
 
 

@@ -134,7 +134,7 @@ class ModelPool:
                 return use
             self._uses[use.ticket] = use
             loaded = self._models.get(model)
-            if loaded is not None and loaded.engine.lost:
+            if loaded is not None and loaded.engine.outdated:
                 self._do(self._residency.send_away(model, time.monotonic()))
             self._do(self._residency.ask(use.ticket, time.monotonic()))
         self._settle()

@@ -23,6 +23,8 @@ from mofa_gguf.store.selection import SPLIT_NAME
 logger = logging.getLogger(__name__)
 
 _MAGIC = b"GGUF"
+# The formats that GGUF replaced in 2023; their magic numbers, as little-endian bytes.
+_OLD_MAGICS = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT", b"algg": "GGLA"}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -198,6 +200,12 @@ def _gguf_file(path: Path) -> Path:
             start = file.read(len(_MAGIC))
     except OSError as error:
         raise NotAModel(first, f"cannot be read ({error.strerror or error})") from error
+    if start in _OLD_MAGICS:
+        raise NotAModel(
+            first,
+            f"is in llama.cpp's format of before GGUF ({_OLD_MAGICS[start]}), which it reads no "
+            "more; get the model as GGUF or convert its checkpoint",
+        )
     if start != _MAGIC:
         raise NotAModel(first, "is no GGUF file (it does not begin with 'GGUF'); get it again")
     return first

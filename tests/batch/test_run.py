@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from mofa_gguf.contract import (
 )
 from mofa_gguf.host.testing import ScriptedProvider
 from tests.batch.conftest import by_id, content, read_lines, text_of, write_lines
+from tests.support.uneven import Uneven
 
 PROMPTS = [{"custom_id": f"q{n}", "prompt": f"question {n}"} for n in range(40)]
 
@@ -47,21 +49,6 @@ def in_folder(path: Path) -> list[str]:
 
 def fill(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-
-
-class Uneven(ScriptedProvider):
-    """Takes longer for the first lines than for the last, and counts how many it works on."""
-
-    at_once = most_at_once = 0
-
-    async def chat(self, request: ChatCompletionRequest) -> ChatCompletionResponse:
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        await asyncio.sleep(0.02 / (1 + len(self.requests)))
-        try:
-            return await super().chat(request)
-        finally:
-            self.at_once -= 1
 
 
 class Interrupting(ScriptedProvider):
@@ -344,6 +331,21 @@ async def test_what_cannot_be_read_or_written_is_said(source: Path, tmp_path: Pa
     with pytest.raises(OutputUnusable, match="is no file"):
         await run_batch(provider, source, "/dev/null")
     assert provider.requests == []
+
+
+async def test_a_line_that_counts_as_done_is_on_the_disk(
+    source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: sizes.append(os.fstat(fd).st_size))
+    told: list[tuple[int, int]] = []
+
+    def note(report: BatchReport) -> None:
+        told.append((report.n_done, content(output)[: sizes[-1]].count(b"\n") if sizes else 0))
+
+    await run_batch(ScriptedProvider(), source, output, on_progress=note)
+    assert told[-1] == (40, 40)
+    assert all(n_done <= n_synced for n_done, n_synced in told)
 
 
 async def test_a_full_disk_leaves_whole_lines(

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 
 import pytest
+import typer
 
+from mofa_gguf.cli.examples import EXAMPLES
+from mofa_gguf.cli.main import app
 from tests.cli.conftest import Run
 
-COMMANDS = (
-    "demo",
-    "convert",
-    "quantize",
-    "chat",
-    "ask",
-    "embed",
-    "batch",
-    "serve",
-    "inspect",
-    "pull",
-    "providers",
-    "doctor",
-)
+COMMANDS = [command.name or "" for command in app.registered_commands]
 
 
 def command(*arguments: str) -> list[str]:
@@ -44,10 +35,19 @@ def test_help_names_every_command(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help(run: Run, name: str) -> None:
+def test_every_command_has_help_with_an_example_that_it_takes(run: Run, name: str) -> None:
     result = run(name, "-h")
     assert result.code == 0
     assert f"mofa-gguf {name}" in result.out
+    assert f"Example: {EXAMPLES[name]}" in " ".join(result.out.split())
+    _, named, *arguments = shlex.split(EXAMPLES[name])
+    assert named == name
+    # Raises a usage error for options that there are not.
+    typer.main.get_command(app).commands[name].make_context(name, arguments)
+
+
+def test_help_shows_what_stands_in_brackets(run: Run) -> None:
+    assert "pip install 'mofa-gguf[serve]'" in run("serve", "-h").out
 
 
 def test_help_imports_nothing_heavy_and_is_quick() -> None:

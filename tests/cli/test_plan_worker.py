@@ -11,6 +11,7 @@ import pytest
 from mofa_gguf.engine.machine import rpc
 from mofa_gguf.engine.machine.memory import HostMemory, Room
 from tests.cli.conftest import Run
+from tests.engine.models.test_lora import write_adapter
 from tests.support.tiny_gguf import TinyLlama, write_tiny_llama
 
 
@@ -47,6 +48,48 @@ def test_a_plan_is_told_as_json(run: Run, model: Path) -> None:
     assert more["n_bytes"] > told["n_bytes"]
 
 
+def test_a_plan_shows_what_comes_beside_the_model(run: Run, model: Path, tmp_path: Path) -> None:
+    draft = write_tiny_llama(tmp_path / "draft.gguf", TinyLlama(n_layers=1, n_ctx=8192))
+    adapter = write_adapter(tmp_path / "a.gguf", {"blk.0.attn_q.weight": (256, 256)})
+    extras = ("--draft", draft, "--lora", adapter, "--n-ctx", "1024")
+    lines = run("plan", model, *extras).out.splitlines()
+    assert "adapters" in lines[0]
+    rows = [line for line in lines if line.startswith("CPU")]
+    assert [row.split("  ")[-1].strip() for row in rows] == [
+        "model",
+        "draft model",
+        "embedding, once asked for",
+    ]
+    assert any("prefix_memory" in line for line in lines)
+    told = json.loads(run("plan", model, *extras, "--json").out)
+    assert told["host"]["adapters"] == 4 * 2 * (256 + 256)
+    assert told["draft"]["model"] == "draft.gguf"
+    assert told["draft"]["n_ctx"] == told["n_ctx"] == 1024
+    assert told["embedding"]["n_tokens"] == 2048
+    assert told["embedding"]["problem"] is None
+    assert told["prefix_bytes"] > 0
+
+
+def test_a_draft_model_that_does_not_fit_beside_it_is_told(
+    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = json.loads(run("plan", model, "--n-ctx", "4096", "--json").out)["n_bytes"]
+    room = Room(int(needed * 1.2), "a pretended limit")
+    monkeypatch.setattr("mofa_gguf.engine.planning.fit.host_memory", lambda: HostMemory(room))
+    result = run("plan", model, "--n-ctx", "4096", "--draft", model)
+    assert result.code == 1
+    assert "The draft model does not fit: it needs" in result.out
+    assert "It fits" not in result.out
+    assert "embedding would be refused" in result.out
+
+
+def test_a_file_that_reads_images_is_said_to_be_unused(run: Run, model: Path) -> None:
+    other = model.with_name("model-mmproj-f16.gguf")
+    other.write_bytes(b"GGUF")
+    assert f"{other.name} is not used: images and sound" in run("plan", model).out
+    assert json.loads(run("plan", model, "--json").out)["unused"] == [str(other)]
+
+
 def test_options_of_the_environment_count(
     run: Run, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +123,16 @@ def test_the_doctor_gives_each_model_a_verdict(run: Run, model: Path, small_mach
     assert "it needs" in found["plan for 'large'"]["detail"]
     assert "n_ctx=" in found["plan for 'large'"]["advice"]
     assert "provider 'large'" not in found
+
+
+def test_the_doctor_counts_the_draft_model(run: Run, model: Path) -> None:
+    Path("mofa.toml").write_text(
+        f'[providers.pair]\nprovider = "gguf"\nmodel = "{model}"\nn_ctx = 512\n'
+        f'draft_model = "{model}"\n'
+    )
+    found = {each["what"]: each for each in json.loads(run("doctor", "--json").out)["findings"]}
+    assert found["plan for 'pair'"]["verdict"] == "ok"
+    assert "with its draft model" in found["plan for 'pair'"]["detail"]
 
 
 def test_a_model_that_is_not_there_has_no_plan(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from mofa_gguf.cli import checks
 from tests.cli.conftest import Run, install_plugin
+from tests.support.tiny_gguf import write_tiny_llama
 
 
 def findings(result_out: str) -> dict[str, dict[str, str]]:
@@ -77,6 +79,123 @@ def test_each_configured_provider_gets_a_verdict(run: Run, configure: Callable[.
     assert "its engine is missing" in found["provider 'bad'"]["detail"]
     assert "no.gguf" in found["provider 'gone'"]["detail"]
     assert "no provider kind 'unheard-of'" in found["provider 'what'"]["detail"]
+
+
+MODEL = 'provider = "gguf"\nn_ctx = 64\n'
+# What the config says of a provider, which finding that gives, and the finding: what it says of it
+# and what to do.
+FAULTS: list[tuple[str, str, str, str, str]] = [
+    ('model = "absent.gguf"', "provider 'x'", "broken", "absent.gguf", "name a file, a folder"),
+    ('model = "short.gguf"', "provider 'x'", "broken", "is truncated", "download it again"),
+    ('model = "noise.gguf"', "provider 'x'", "broken", "is no GGUF file", "get it again"),
+    ('model = "m.gguf"\nn_cxt = 3', "provider 'x'", "broken", "no option 'n_cxt'", "'n_ctx'?"),
+    (
+        'model = "m.gguf"\nn_gpu_layers = 9',
+        "devices of 'x'",
+        "note",
+        "n_gpu_layers has no effect",
+        "build llama.cpp for the GPU",
+    ),
+    (
+        'model = "m.gguf"\nrequire_gpu = true',
+        "provider 'x'",
+        "broken",
+        "a GPU is required",
+        "install a GPU build",
+    ),
+    (
+        'model = "m.gguf"\nrpc_servers = ["127.0.0.1:1"]',
+        "provider 'x'",
+        "broken",
+        "has no RPC backend",
+        "tools/build_rpc.py",
+    ),
+    (
+        'model = "m.gguf"\ncache_dir = "m.gguf/cache"',
+        "cache",
+        "broken",
+        "m.gguf/cache",
+        "set cache_dir to a folder",
+    ),
+    (
+        'model = "m.gguf"\ndraft_model = "absent.gguf"',
+        "provider 'x'",
+        "broken",
+        "absent.gguf",
+        "name a file",
+    ),
+]
+
+
+@pytest.mark.parametrize(("lines", "what", "verdict", "says", "advises"), FAULTS)
+def test_each_fault_of_a_model_is_found_with_a_way_out(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    lines: str,
+    what: str,
+    verdict: str,
+    says: str,
+    advises: str,
+) -> None:
+    monkeypatch.setattr("mofa_gguf.engine.machine.rpc.has_rpc", lambda: False)
+    # The environment would go before the file.
+    monkeypatch.delenv("MOFA_GGUF_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path.cwd() / "cache"))
+    sound = write_tiny_llama(Path("m.gguf"))
+    Path("short.gguf").write_bytes(sound.read_bytes()[:-5000])
+    Path("noise.gguf").write_bytes(bytes(range(200)))
+    Path("mofa.toml").write_text(f"[providers.x]\n{MODEL}{lines}\n")
+    result = run("doctor", "--json")
+    faults = [
+        each
+        for each in json.loads(result.out)["findings"]
+        if each["what"] == what and each["verdict"] == verdict
+    ]
+    assert result.code == (1 if verdict == "broken" else 0)
+    (fault,) = faults
+    assert says in fault["detail"]
+    assert advises in fault["detail"] + fault["advice"]
+
+
+def test_a_worker_that_does_not_answer_is_noted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mofa_gguf.engine.machine.rpc.worker_devices", lambda servers: [])
+    write_tiny_llama(Path("m.gguf"))
+    Path("mofa.toml").write_text(
+        f'[providers.x]\n{MODEL}model = "m.gguf"\nrpc_servers = ["127.0.0.1:1"]\n'
+    )
+    found = findings(run("doctor", "--json").out)["devices of 'x'"]
+    assert found["verdict"] == "note"
+    assert found["detail"] == "the worker 127.0.0.1:1 does not answer"
+    assert "start `mofa-gguf worker` there" in found["advice"]
+
+
+def test_each_of_several_models_gets_a_verdict(run: Run) -> None:
+    write_tiny_llama(Path("m.gguf"))
+    Path("mofa.toml").write_text(
+        f'[providers.both]\n{MODEL}[providers.both.models]\na = "m.gguf"\nb = "absent.gguf"\n'
+    )
+    found = findings(run("doctor", "--json").out)
+    assert found["plan for 'both/a'"]["verdict"] == "ok"
+    assert found["provider 'both/a'"]["verdict"] == "ok"
+    assert found["provider 'both/b'"]["verdict"] == "broken"
+
+
+def test_extras_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.extras().detail == "serve, otel"
+    assert checks.extras().advice == ""
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    found = checks.extras()
+    assert found.verdict == "ok"
+    assert found.detail == "none; not installed: serve, otel"
+    assert "pip install 'mofa-gguf[serve,otel]'" in found.advice
+
+
+def test_the_extras_are_those_of_the_distribution() -> None:
+    project = Path(checks.__file__).parents[2] / "pyproject.toml"
+    text = project.read_text(encoding="utf-8")
+    listed = text.split("[project.optional-dependencies]")[1].split("\n[")[0]
+    known = set(re.findall(r"^(\w+) = \[", listed, re.MULTILINE))
+    assert set(checks._EXTRAS) == known - {"test", "lint"}
 
 
 @pytest.mark.parametrize(

@@ -102,3 +102,36 @@ def test_wrong_requests_are_one_line_each(run: Run, model: Path, tmp_path: Path)
         assert len(errors) == 1
         assert says in errors[0]
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_an_importance_matrix_is_computed_and_used(run: Run, model: Path) -> None:
+    Path("text.txt").write_text("what the model will read, over and over; " * 20)
+    options = ["--chunk-size", "64", "--chunks", "3", "--threads", "1"]
+    result = run("imatrix", model, "text.txt", "-o", "imatrix.gguf", *options)
+    assert result.code == 0, result.err
+    shown = " ".join(result.out.split())
+    assert "output imatrix.gguf read 3 chunks of 64 tokens" in shown
+    assert "reading the text" in result.err
+    again = run("imatrix", model, "text.txt", "-o", "imatrix.gguf", *options, "--force", "--json")
+    report = json.loads(again.out)
+    assert (report["n_chunks"], report["output"], again.err) == (3, "imatrix.gguf", "")
+    small = run("quantize", model, "-q", "Q2_K_S", "--imatrix", "imatrix.gguf", "--threads", "1")
+    assert small.code == 0, small.err
+    assert "Q2_K" in types_of(Path("tiny-Q2_K_S.gguf")).values()
+
+
+def test_an_importance_matrix_wants_a_gguf_file_and_a_text(
+    run: Run, model: Path, tmp_path: Path
+) -> None:
+    Path("text.txt").write_text("too short")
+    checkpoint = write_tiny_checkpoint(tmp_path / "checkpoint")
+    for arguments, says in (
+        ([checkpoint, "text.txt"], "is a checkpoint; convert it first (mofa-gguf convert"),
+        ([model, "text.txt"], "the text has only"),
+        ([model, "none.txt"], "none.txt: cannot be read"),
+        ([tmp_path / "none.gguf", "text.txt"], "none.gguf"),
+    ):
+        result = run("imatrix", *arguments, "-o", "x.gguf", "--chunk-size", "64")
+        assert (result.code, result.out) == (1, "")
+        assert says in result.err.splitlines()[-1]
+    assert not Path("x.gguf").exists()

@@ -49,6 +49,7 @@ def write(tmp_path: Path) -> Callable[[str, str, str], Path]:
             provider = "gguf"
             model = "tiny.gguf"
             n_threads = 1
+            cache_dir = "cache"
             [providers.chain]
             provider = "fallback-chain"
             providers = [{{ use = "failing", trigger = {trigger} }}, "sound"]

@@ -30,14 +30,20 @@ def checkpoint() -> Path:
     return Path(spec.origin).parent / "model"
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where each quantization is converted once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(params=["F16", "Q8_0"])
 async def provider(
-    request: pytest.FixtureRequest, checkpoint: Path, tmp_path: Path
+    request: pytest.FixtureRequest, checkpoint: Path, cache: Path
 ) -> AsyncIterator[GGUFProvider]:
     config = GGUFConfig(
         model=str(checkpoint),
         quantization=request.param,
-        cache_dir=tmp_path,
+        cache_dir=cache,
         embedding_overflow="truncate",
         n_threads=1,
     )
@@ -70,9 +76,9 @@ async def test_an_encoder_embeds_and_says_that_it_cannot_chat(provider: GGUFProv
 
 
 async def test_a_text_longer_than_the_model_was_trained_for_is_an_error_unless_told_to_cut(
-    checkpoint: Path, tmp_path: Path
+    checkpoint: Path, cache: Path
 ) -> None:
-    config = GGUFConfig(model=str(checkpoint), quantization="F16", cache_dir=tmp_path, n_threads=1)
+    config = GGUFConfig(model=str(checkpoint), quantization="F16", cache_dir=cache, n_threads=1)
     async with GGUFProvider(config) as strict:
         with pytest.raises(ContextLengthExceeded) as caught:
             await strict.embedding(EmbeddingRequest(model="", input="word " * 600))

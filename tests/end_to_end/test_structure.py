@@ -93,7 +93,9 @@ async def test_a_hundred_answers_are_valid_whatever_the_vocabulary(
     tmp_path: Path, kind: str
 ) -> None:
     template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    shape = TinyLlama(n_ctx=1024, chat_template=template, vocab=VOCABULARIES[kind])
+    shape = TinyLlama(
+        n_layers=1, n_embd=32, n_ff=32, n_ctx=1024, chat_template=template, vocab=VOCABULARIES[kind]
+    )
     path = write_tiny_llama(tmp_path / "tiny.gguf", shape)
     async with GGUFProvider(GGUFConfig(model=str(path), n_threads=1, max_queue=200)) as provider:
         responses = await asyncio.gather(

@@ -22,6 +22,9 @@ class FakeMemory:
             assert (target, position) not in self.cell_of, "the target has a cell there"
             self.cell_of[target, position] = self.cell_of[source, position]
 
+    def has_all(self, sequence: int, n_tokens: int) -> bool:
+        return all((sequence, position) in self.cell_of for position in range(n_tokens))
+
     def remove(self, sequence: int, start: int, end: int) -> None:
         for key in [k for k in self.cell_of if k[0] == sequence and k[1] >= start]:
             if end < 0 or key[1] < end:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from mofa_gguf.engine.engine import Engine
+from mofa_gguf.engine.models.context import Context
+from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.requests.request import FinishEvent, GenerationRequest, TextEvent
 from mofa_gguf.engine.requests.sampling import SamplingOptions
@@ -76,3 +79,58 @@ def test_nothing_is_left_in_use(engine: Engine) -> None:
         time.sleep(0.01)
     stats = engine.stats()
     assert stats.n_cells_used == stats.n_cells_cached
+
+
+def first_cell_of_a_part(context: Context) -> int:
+    """Where a part of a prompt begins that llama.cpp had reason to write over."""
+
+    def compute(sequence: int, n_tokens: int) -> None:
+        context.fill([70] * n_tokens, range(n_tokens), [sequence] * n_tokens, [False] * n_tokens)
+        context.run()
+
+    compute(0, 10)
+    compute(1, 60)
+    context.remove(0, 0, -1)
+    compute(2, 44)  # from the cells of the first one on
+    context.copy(1, 4, 0, 40)
+    position: int = llama().llama_memory_seq_pos_min(llama().llama_get_memory(context.handle), 4)
+    return position
+
+
+def test_cells_outside_of_the_window_of_the_one_prompt_that_has_them_are_kept(
+    tmp_path: Path,
+) -> None:
+    path = MEMORIES["sliding window"](tmp_path / "model.gguf")
+    engine = Engine.load(path, EngineOptions(n_threads=1, n_ctx=256))
+    model, options = engine.model, engine.options
+    with closing(Context(model, options, n_ctx=256, n_batch=64, n_sequences=12)) as context:
+        assert first_cell_of_a_part(context) != 0, "llama.cpp gives no cells away any more"
+    window = model.n_window
+    guarded = Context(model, options, n_ctx=256, n_batch=64, n_sequences=12, window=window)
+    with closing(guarded):
+        assert first_cell_of_a_part(guarded) == 0
+        assert guarded.has_all(4, 40)
+        guarded.restore(5, guarded.state_of(1))
+        assert guarded.has_all(5, 60)
+        guarded.remove(5, 50, -1)
+        assert not guarded.has_all(5, 50)
+    engine.close()
+
+
+def test_a_part_of_a_saved_conversation_is_computed_anew_where_its_cells_are_not_kept(
+    engine: Engine, tmp_path: Path
+) -> None:
+    tokens = engine.model.vocab.tokenize("a long conversation that goes far beyond any window")
+    run(engine, ask(engine, tokens))
+    assert engine._worker is not None
+    if not engine._worker.cache.shares:
+        pytest.skip("memory that keeps nothing has no sessions")
+    engine.save_session(tokens, tmp_path / "session").result(10)
+    other = [*tokens[:30], *tokens[:9]]
+    fresh = Engine.load(engine.model.path, engine.options)
+    expected, _ = run(fresh, ask(fresh, other))
+    fresh.close()
+    again = Engine.load(engine.model.path, engine.options)
+    again.load_session(tmp_path / "session").result(10)
+    assert run(again, ask(again, other))[0] == expected
+    again.close()

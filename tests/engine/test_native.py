@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from mofa_gguf.engine.machine import devices
@@ -19,3 +22,45 @@ def test_threads_respect_the_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_available_memory_is_positive() -> None:
     assert available_memory_bytes() > 0
+
+
+def _says(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.strip()
+
+
+LOW_LEVEL = "from mofa_gguf.engine.native import llama; import sys; library = llama(); "
+
+
+def test_the_low_level_api_comes_without_the_high_level_one() -> None:
+    loaded = _says(LOW_LEVEL + "print('llama_cpp.llama' in sys.modules, 'jinja2' in sys.modules)")
+    assert loaded == "False False"
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "from llama_cpp import Llama",
+        "import llama_cpp; Llama = llama_cpp.Llama",
+        "import llama_cpp.llama; Llama = llama_cpp.llama.Llama",
+    ],
+)
+def test_others_get_the_whole_package_and_the_same_library(way: str) -> None:
+    code = f"{LOW_LEVEL}{way}; import llama_cpp; "
+    code += "print(Llama.__name__, llama_cpp.llama_cpp is library, bool(llama_cpp.__version__), "
+    code += "llama_cpp.llama_token is library.llama_token, hasattr(llama_cpp, 'nothing'))"
+    assert _says(code) == "Llama True True True False"
+
+
+def test_a_package_that_was_imported_before_stays_as_it_is() -> None:
+    code = f"import llama_cpp; {LOW_LEVEL}print(llama_cpp.llama_cpp is library, type(llama_cpp))"
+    assert _says(code) == "True <class 'module'>"
+
+
+def test_errors_are_heard_after_others_have_imported_the_whole_package() -> None:
+    code = f"{LOW_LEVEL}from llama_cpp import Llama; "
+    code += "library.llama_model_load_from_file(b'absent', library.llama_model_default_params()); "
+    code += "from mofa_gguf.engine.native import take_errors; print(bool(take_errors()))"
+    assert _says(code) == "True"

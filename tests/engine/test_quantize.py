@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from mofa_gguf.engine import quantize
 from mofa_gguf.engine.errors import InvalidOption
 from mofa_gguf.engine.files.tensor_types import TYPES_BY_ID, TYPES_BY_NAME
 from mofa_gguf.engine.quantize import (
@@ -46,6 +47,22 @@ def test_row_ranges_in_threads_give_the_bytes_of_the_whole(name: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         parts = pool.map(lambda i: quantize_rows(rows[i : i + 1], kind, weights), range(8))
         assert np.concatenate(list(parts)).tobytes() == whole.tobytes()
+
+
+def test_half_precision_has_the_bits_of_ggmls_own_kernel() -> None:
+    # Every exponent and sign, with mantissas around every place where rounding turns.
+    mantissas = np.concatenate(
+        [np.arange(0, 2**23, 997), 2 ** np.arange(23), 2**23 - 2 ** np.arange(23)]
+    )
+    exponents = np.arange(0, 127 + 16, dtype=np.uint32)[:, None] << 23
+    bits = (exponents | mantissas.astype(np.uint32)[None, :]).reshape(-1)
+    values = np.concatenate([bits, bits | np.uint32(1 << 31)]).view(np.float32)
+    values = values[np.abs(values) < 65520].reshape(1, -1)
+    plain = np.empty(values.shape, np.uint16)
+    quantize._library().ggml_quantize_chunk(
+        TYPES_BY_NAME["F16"].id, values.ctypes.data, plain.ctypes.data, 0, 1, values.size, None
+    )
+    assert quantize_rows(values, TYPES_BY_NAME["F16"]).tobytes() == plain.tobytes()
 
 
 def test_half_precision_is_rounded_to_nearest_even() -> None:

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
 
 from mofa_gguf.contract import (
-    ChatCompletionRequest,
-    ChatCompletionResponse,
     ConfigError,
     NetworkError,
     RateLimited,
 )
 from mofa_gguf.host import AsyncLLMClient, LLMClient, in_flight
 from mofa_gguf.host.testing import ScriptedProvider
+from tests.support.uneven import Uneven
 
 QUESTIONS = [f"question {n}" for n in range(20)]
 
 
-class Counting(ScriptedProvider):
-    """Counts how many requests it works on, and is slower with the first ones."""
-
-    at_once = most_at_once = 0
-
-    async def chat(self, request: ChatCompletionRequest) -> ChatCompletionResponse:
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        await asyncio.sleep(0.02 / (1 + len(self.requests)))
-        try:
-            return await super().chat(request)
-        finally:
-            self.at_once -= 1
-
-
 async def test_every_conversation_is_answered_once_with_its_place() -> None:
-    provider = Counting()
+    provider = Uneven()
     client = AsyncLLMClient(provider)
     items = [item async for item in client.batch(QUESTIONS, parallel=6, temperature=0)]
     assert {item.index: item.result().content() for item in items} == dict(enumerate(QUESTIONS))

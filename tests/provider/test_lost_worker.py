@@ -22,6 +22,9 @@ class FakeGuard:
         self._n_asked += 1
         return self._n_asked > 2  # once before the first step
 
+    def look(self) -> bool:
+        return self._n_asked > 2
+
 
 async def test_what_runs_fails_and_the_next_request_loads_the_model_anew(
     tiny_chat_model: Path,

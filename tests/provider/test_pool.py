@@ -33,7 +33,7 @@ class MadeUpModel:
 
     name: str
     closed: bool = False
-    engine: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(lost=False))
+    engine: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(outdated=False))
 
     def close(self) -> None:
         self.closed = True
@@ -242,11 +242,11 @@ def test_a_model_leaves_when_its_time_is_over(make_pool: MakePool) -> None:
     eventually(lambda: stage(pool, "c") is Stage.ABSENT)
 
 
-def test_a_model_whose_device_is_lost_is_loaded_again_for_the_next(make_pool: MakePool) -> None:
+def test_an_outdated_model_is_loaded_again_for_the_next(make_pool: MakePool) -> None:
     loader = MadeUpLoader({"a": 1})
     pool = make_pool(loader)
     visit(pool, "a")
-    loader.models[0].engine.lost = True
+    loader.models[0].engine.outdated = True
     use = pool.ask("a")
     assert cast(MadeUpModel, use.future.result(60)) is loader.models[1]
     assert loader.models[0].closed

@@ -1,12 +1,13 @@
-"""A vocabulary of single bytes, with the marks of some formats as tokens of their own."""
+"""Vocabularies of single bytes and a few words, in files without weights."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import gguf
 
-from tests.support.tiny_gguf import byte_tokens
+from tests.support.tiny_gguf import TinyVocab, byte_tokens, finish_file, start_file
 
 _MARKS = ("<tool_call>", "</tool_call>", "<|START_ACTION|>", "</think>")
 EOS = 256
@@ -15,26 +16,41 @@ MARKS = {mark: EOS + 1 + n for n, mark in enumerate(_MARKS)}
 
 
 def write_vocab(path: Path) -> Path:
-    """Write the vocabulary as a GGUF file without weights."""
+    """Byte-level BPE of single bytes, with the marks of some formats as tokens of their own."""
     tokens = [*byte_tokens(), "</s>", *_MARKS]
     kind = gguf.TokenType
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_vocab_size(len(tokens))
-    writer.add_context_length(64)
-    writer.add_embedding_length(32)
-    writer.add_block_count(1)
+    types = [kind.NORMAL] * 256 + [kind.CONTROL] + [kind.USER_DEFINED] * len(_MARKS)
+    merges = [f"{tokens[0]} {tokens[1]}"]
+    return _write(path, TinyVocab("gpt2", tokens, types, bos=EOS, eos=EOS, merges=merges))
+
+
+def write_word_vocab(
+    path: Path, words: Sequence[str], specials: Sequence[tuple[str, gguf.TokenType]]
+) -> Path:
+    """SentencePiece's kind: three control tokens, ``specials``, every byte, ``words``."""
+    kind = gguf.TokenType
+    entries = [
+        ("<unk>", kind.UNKNOWN),
+        ("<s>", kind.CONTROL),
+        ("</s>", kind.CONTROL),
+        *specials,
+        *((f"<0x{byte:02X}>", kind.BYTE) for byte in range(256)),
+        *((word, kind.NORMAL) for word in words),
+    ]
+    vocab = TinyVocab(
+        "llama",
+        [text for text, _ in entries],
+        [int(type) for _, type in entries],
+        bos=1,
+        eos=2,
+        pre="default",
+        scores=[-float(n) for n in range(len(entries))],
+    )
+    return _write(path, vocab)
+
+
+def _write(path: Path, vocab: TinyVocab) -> Path:
+    writer = start_file(path, "llama", n_ctx=64, n_embd=32, n=1, vocab=vocab)
     writer.add_feed_forward_length(32)
     writer.add_head_count(1)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokens)
-    writer.add_token_types([kind.NORMAL] * 256 + [kind.CONTROL] + [kind.USER_DEFINED] * len(_MARKS))
-    writer.add_token_merges([f"{tokens[0]} {tokens[1]}"])
-    writer.add_bos_token_id(EOS)
-    writer.add_eos_token_id(EOS)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return finish_file(writer)

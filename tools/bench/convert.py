@@ -73,7 +73,9 @@ class Roads:
         self._quantizer: Path = arguments.quantizer
         self._n_threads = str(arguments.threads)
         self._scratch = scratch
-        self._environment = {**os.environ, "OMP_NUM_THREADS": self._n_threads}
+        # Compiled, as installed programs are; the first round, which does not count, compiles them.
+        compiled = {"PYTHONPYCACHEPREFIX": str(scratch / "compiled"), "PYTHONDONTWRITEBYTECODE": ""}
+        self._environment = {**os.environ, **compiled, "OMP_NUM_THREADS": self._n_threads}
 
     def ours(self, workload: str, source: Path, quantization: str) -> Run:
         """mofa-gguf convert, with its checks."""

@@ -78,6 +78,35 @@ def write_model(path: Path, shape: Shape | None = None) -> Path:
     return path
 
 
+def write_adapter(path: Path, shape: Shape, *, rank: int) -> Path:
+    """Write a LoRA adapter with random values for every matrix of the model's layers (F32)."""
+    random = np.random.default_rng(1)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", float(rank))
+    kv = shape.n_embd // shape.n_heads * shape.n_kv_heads
+    sizes = {
+        "attn_q": (shape.n_embd, shape.n_embd),
+        "attn_k": (kv, shape.n_embd),
+        "attn_v": (kv, shape.n_embd),
+        "attn_output": (shape.n_embd, shape.n_embd),
+        "ffn_gate": (shape.n_ff, shape.n_embd),
+        "ffn_up": (shape.n_ff, shape.n_embd),
+        "ffn_down": (shape.n_embd, shape.n_ff),
+    }
+    for i in range(shape.n_layers):
+        for name, (rows, columns) in sizes.items():
+            for half, dims in (("a", (rank, columns)), ("b", (rows, rank))):
+                values = random.standard_normal(dims, np.float32) / columns
+                writer.add_tensor(f"blk.{i}.{name}.weight.lora_{half}", values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def _add_metadata(writer: gguf.GGUFWriter, shape: Shape) -> None:
     writer.add_context_length(shape.n_ctx)
     writer.add_embedding_length(shape.n_embd)

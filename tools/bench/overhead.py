@@ -210,25 +210,39 @@ def measure(
 
 
 def table(samples: Sequence[Sample]) -> str:
-    """Medians, and what each road takes beyond the first one."""
+    """Medians, and what each road takes beyond the first one in the same round.
+
+    Rounds are compared with themselves, since what else runs on a machine changes slowly; in
+    brackets the middle half of them. Where it holds zero, the difference is noise.
+    """
     lines = [
-        "| model | road | first token ms | a token ms | beyond in process: first ms | a token ms "
-        "| processor ms for a token |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| model | road | first token ms | a token ms | processor ms for a token "
+        "| beyond in process: first ms | a token ms | processor ms for a token |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for model in dict.fromkeys(s.model for s in samples):
         rows = [s for s in samples if s.model == model]
-
-        def median(road: str, value: Callable[[Sample], float], rows: Any = rows) -> float:
-            return 1000 * statistics.median(value(s) for s in rows if s.road == road)
-
-        base = [median(IN_PROCESS, lambda s: s.first_s), median(IN_PROCESS, lambda s: s.token_s)]
+        base = {s.repeat: s for s in rows if s.road == IN_PROCESS}
         for road in dict.fromkeys(s.road for s in rows):
-            first, token = median(road, lambda s: s.first_s), median(road, lambda s: s.token_s)
-            more = f"{first - base[0]:+.2f} | {token - base[1]:+.3f}" if road != IN_PROCESS else "|"
-            cpu = median(road, lambda s: s.cpu_s / s.n_tokens)
-            lines.append(f"| {model} | {road} | {first:.2f} | {token:.3f} | {more} | {cpu:.2f} |")
+            ours = [s for s in rows if s.road == road]
+            cells = [f"{1000 * statistics.median(map(value, ours)):.2f}" for value in _MEASURED]
+            for value in _MEASURED:
+                beyond = [1000 * (value(s) - value(base[s.repeat])) for s in ours]
+                cells.append("" if road == IN_PROCESS else _with_middle_half(beyond))
+            lines.append(f"| {model} | {road} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+_MEASURED: tuple[Callable[[Sample], float], ...] = (
+    lambda s: s.first_s,
+    lambda s: s.token_s,
+    lambda s: s.cpu_s / s.n_tokens,
+)
+
+
+def _with_middle_half(values: Sequence[float]) -> str:
+    low, middle, high = statistics.quantiles(values, n=4)
+    return f"{middle:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def models(folder: Path, chosen: Sequence[str]) -> Iterator[tuple[str, Path]]:

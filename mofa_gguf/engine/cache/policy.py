@@ -5,8 +5,6 @@ from __future__ import annotations
 MIN_WORTH_PARKING = 32
 """Shorter prefixes are computed again rather than kept in the host's memory."""
 _IDLE_CELLS = 256
-_PARKING_SHARE = 0.1
-_MAX_PARKING_BYTES = 2 * 2**30
 
 
 def idle_cells_allowed(*, n_active: int, n_latest: int) -> int:
@@ -16,8 +14,3 @@ def idle_cells_allowed(*, n_active: int, n_latest: int) -> int:
     Moving a cell out and back costs as much as computing about a hundred tokens beside it.
     """
     return max(_IDLE_CELLS, n_active // 16 if n_active else n_latest)
-
-
-def parking_bytes(available: int) -> int:
-    """Host memory for prefixes that gave way, of what is available once the model is loaded."""
-    return max(0, min(_MAX_PARKING_BYTES, int(available * _PARKING_SHARE)))

@@ -39,6 +39,9 @@ class CacheMemory(Protocol):
     def remove(self, sequence: int, start: int, end: int) -> None:
         """Take ``sequence`` off its cells at positions ``start`` to ``end``."""
 
+    def has_all(self, sequence: int, n_tokens: int) -> bool:
+        """Whether ``sequence`` has every cell that a token behind ``n_tokens`` attends to."""
+
 
 @dataclass(eq=False)
 class Lease:
@@ -121,6 +124,11 @@ class PrefixCache:
             sequence = self._take_id()
             if sequence is not None and node.end:
                 self._memory.copy(holder_of(node), sequence, 0, node.end)
+                if not self._memory.has_all(sequence, node.end):
+                    self._memory.remove(sequence, 0, -1)
+                    node.pins -= 1
+                    node = self._root
+                    node.pins += 1
         if sequence is None:
             sequence = self._idle_holder(node)  # evicting may have made the node a leaf
         if sequence is None:

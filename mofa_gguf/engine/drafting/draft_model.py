@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -12,37 +10,18 @@ from mofa_gguf.engine.cache.radix import PrefixCache
 from mofa_gguf.engine.drafting.drafter import Drafter
 from mofa_gguf.engine.drafting.drafts import Feed, Likely
 from mofa_gguf.engine.errors import InvalidOption
-from mofa_gguf.engine.files.header import read_header
 from mofa_gguf.engine.models.context import AbortFlag, Context
 from mofa_gguf.engine.models.loading import load_model
 from mofa_gguf.engine.models.model import Model, can_share
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.planning.context_params import generation_shape
 from mofa_gguf.engine.planning.load_plan import LoadPlan
+from mofa_gguf.engine.planning.whole import draft_options
 from mofa_gguf.engine.tokens.vocab import Vocab
 
 FIELD = "draft_model"
 MAX_PADDING = 128
 """How many ids one vocabulary may have beyond the other: sizes are rounded up differently."""
-
-
-def draft_options(options: EngineOptions, *, n_ctx: int) -> EngineOptions:
-    """How the draft model of an engine with these options is loaded.
-
-    As large a cache as the target's, and nothing that is the target's own; never on other machines,
-    since a small model's decode is over before the answer would be here.
-    """
-    return replace(
-        options,
-        n_ctx=n_ctx,
-        require_gpu=False,
-        tensor_split=(),
-        rpc_servers=(),
-        lora=(),
-        prefix_memory=0,
-        speculation="off",
-        draft_model=None,
-    )
 
 
 def load_drafter(
@@ -68,14 +47,9 @@ def load_drafter(
     )
 
 
-def check_draft_file(path: Path | str) -> None:
-    """Raises ModelFileError early where there is no such file, or no GGUF in it."""
-    read_header(path)
-
-
 def check_target(model: Model) -> None:
     """Raises InvalidOption unless tokens can be guessed for (or by) this model."""
-    if model.is_encoder or not can_share(model):
+    if model.only_embeds or not can_share(model):
         raise InvalidOption(
             FIELD,
             f"cannot be used with {model.path.name}: guesses need a memory that can drop single "

@@ -1,151 +1,20 @@
-"""Hyperparameters that make sense, each by itself and together.
+"""Hyperparameters that make sense together; :mod:`~mofa_gguf.engine.files.bounds` has each alone.
 
 llama.cpp takes what a file says and ends the process where that cannot be: its assertions in
 ``llama_model_base::load_hparams`` (src/llama-model.cpp), in the graphs of src/models and in ggml's
-operators are the source of the tables here. What llama.cpp itself refuses without ending the
+operators are the source of what is held here. What llama.cpp itself refuses without ending the
 process (missing tensors, shapes that do not agree) is left to it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
 from mofa_gguf.engine.errors import ModelFileError
 from mofa_gguf.engine.files import known
-from mofa_gguf.engine.files.header import ArraySummary, GGUFHeader
+from mofa_gguf.engine.files.bounds import Fail, check_bounds
+from mofa_gguf.engine.files.header import GGUFHeader
 
-MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
-MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
-MAX_WINDOW = 2**24  # far beyond any model; llama.cpp adds to it in 32 bits
-_I32 = 2**31 - 1
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 _POOLINGS = range(-1, 5)  # enum llama_pooling_type
-# Stated as numbers below zero where there is none.
-_MAY_BE_NEGATIVE = frozenset({"pooling_type", "router_layer", "classifier.pooling_type"})
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What one number, or each of a list of one a layer, may be."""
-
-    low: float
-    high: float
-    required: bool = False
-
-
-# Whole numbers. A list, where llama.cpp takes one a layer, is held to the same bounds.
-WHOLE: Mapping[str, Bounds] = {
-    "context_length": Bounds(1, _I32, required=True),
-    "embedding_length": Bounds(1, 2**20, required=True),
-    "embedding_length_out": Bounds(0, 2**20),
-    "block_count": Bounds(1, MAX_LAYERS, required=True),
-    "nextn_predict_layers": Bounds(0, MAX_LAYERS - 1),
-    "feed_forward_length": Bounds(0, 2**24),
-    "expert_feed_forward_length": Bounds(0, 2**24),
-    "expert_shared_feed_forward_length": Bounds(0, 2**24),
-    "attention.head_count": Bounds(0, 2**16),
-    "attention.head_count_kv": Bounds(0, 2**16),
-    "attention.key_length": Bounds(1, 2**16),
-    "attention.value_length": Bounds(1, 2**16),
-    "attention.key_length_swa": Bounds(1, 2**16),
-    "attention.value_length_swa": Bounds(1, 2**16),
-    "attention.sliding_window": Bounds(0, MAX_WINDOW),
-    "attention.shared_kv_layers": Bounds(0, MAX_LAYERS),
-    "expert_count": Bounds(0, MAX_EXPERTS),
-    "expert_used_count": Bounds(0, MAX_EXPERTS),
-    "expert_shared_count": Bounds(0, MAX_EXPERTS),
-    "expert_group_count": Bounds(0, MAX_EXPERTS),
-    "expert_group_used_count": Bounds(0, MAX_EXPERTS),
-    "leading_dense_block_count": Bounds(0, MAX_LAYERS),
-    "interleave_moe_layer_step": Bounds(0, MAX_LAYERS),
-    "full_attention_interval": Bounds(1, MAX_LAYERS),
-    "rope.dimension_count": Bounds(0, 2**16),
-    "rope.dimension_count_swa": Bounds(0, 2**16),
-    "rope.scaling.original_context_length": Bounds(0, _I32),
-    "ssm.conv_kernel": Bounds(1, 4096),
-    "ssm.inner_size": Bounds(1, 2**24),
-    "ssm.state_size": Bounds(1, 2**16),
-    "ssm.time_step_rank": Bounds(1, 2**20),
-    "ssm.group_count": Bounds(0, 2**16),
-    "shortconv.l_cache": Bounds(1, 4096),
-    "wkv.head_size": Bounds(1, 2**16),
-    "token_shift_count": Bounds(1, 16),
-    "vocab_size": Bounds(0, 2**24),
-    "attention.group_norm_groups": Bounds(1, 2**16),
-}
-# Those that may be a list of one number a layer.
-LISTS = frozenset(
-    {
-        *("attention.head_count", "attention.head_count_kv", "feed_forward_length"),
-        *("expert_feed_forward_length", "expert_used_count"),
-    }
-)
-# Numbers with a point.
-REAL: Mapping[str, Bounds] = {
-    "attention.layer_norm_epsilon": Bounds(0, 1e6),
-    "attention.layer_norm_rms_epsilon": Bounds(0, 1e6),
-    "attention.group_norm_epsilon": Bounds(0, 1e6),
-    "rope.freq_base": Bounds(0, 1e30),
-    "rope.freq_base_swa": Bounds(0, 1e30),
-    "rope.scaling.factor": Bounds(0, 1e9),
-    "rope.scale_linear": Bounds(0, 1e9),
-    "attention.max_alibi_bias": Bounds(0, 1e9),
-}
-# Their graphs assert that rope.dimension_count is the length of a head.
-_ROTATES_ITS_HEADS_WHOLE = frozenset(
-    {
-        *("apertus", "arcee", "arctic", "baichuan", "chameleon", "codeshell", "cogvlm", "dbrx"),
-        *("cohere2moe", "deci", "deepseek", "dots1", "dream", "ernie4_5", "ernie4_5-moe", "exaone"),
-        *(
-            "exaone-moe",
-            "exaone4",
-            "falcon",
-            "granite",
-            "granitemoe",
-            "granite_swa",
-            "grok",
-            "orion",
-        ),
-        *("grovemoe", "hunyuan-moe", "hunyuan_vl", "hunyuan-dense", "hy_v3", "internlm2", "jais2"),
-        *(
-            "llada",
-            "llada-moe",
-            "llama",
-            "llama-embed",
-            "llama4",
-            "maincoder",
-            "mellum",
-            "mistral3",
-        ),
-        *("minimax-01", "olmo", "olmo2", "olmoe", "paddleocr", "pangu-embedded", "plamo", "qwen2"),
-        *("qwen2moe", "qwen2vl", "qwen3", "qwen3moe", "qwen3vl", "qwen3vlmoe", "rnd1", "seed_oss"),
-        *("smallthinker", "smollm3", "starcoder2", "talkie", "xverse"),
-    }
-)
-# Their graphs assert that keys are as long as values.
-_HEADS_OF_ONE_LENGTH = _ROTATES_ITS_HEADS_WHOLE | {
-    *("afmoe", "bailingmoe2", "bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "bitnet"),
-    *("jina-bert-v3", "bloom", "chatglm", "cohere2", "command-r", "eurobert", "glm4", "glm4moe"),
-    *("gpt2", "gptneox", "jais", "modern-bert", "mpt", "nemotron", "neo-bert", "openelm", "phi2"),
-    *("phi3", "phimoe", "qwen", "refact", "stablelm", "starcoder", "t5encoder", "minimax-m2"),
-}
-# Those that llama.cpp runs and the package gguf does not name yet.
-_NEWER = frozenset(
-    {
-        *("bailingmoe3", "cohere2moe", "deepseek32", "deepseek4", "dots3note", "glm5-next"),
-        *("granite_swa", "graniteswitch", "hrm_text", "hy_v3", "hy_v4", "kimi-k3", "laguna"),
-        *("maple", "mellum", "minimax-01", "minimax-m3", "muse-glimmer", "nanbeige", "qwen4exp"),
-        *("spark2_5", "talkie"),
-    }
-)
-# They have no attention at all.
-_RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
-_MAMBA = frozenset({"mamba", "mamba2"})
-
-Fail = Callable[[str], Exception]
 
 
 def check_hyperparameters(header: GGUFHeader) -> None:
@@ -153,17 +22,14 @@ def check_hyperparameters(header: GGUFHeader) -> None:
 
     An architecture that the format does not name passes: llama.cpp says best what it does not know.
     """
-    from gguf.constants import MODEL_ARCH_NAMES
-
-    if header.architecture not in {*MODEL_ARCH_NAMES.values(), *_NEWER}:
+    if not _is_named(header.architecture):
         return
 
     def fail(problem: str) -> Exception:
         return ModelFileError(header.path, f"is damaged or no sound model: {problem}")
 
-    _check_each(header, fail)
+    check_bounds(header, fail)
     n_layers: int = header.hyperparameter("block_count")
-    _check_lists(header, n_layers, fail)
     _check_layers(header, n_layers, fail)
     _check_experts(header, n_layers, fail)
     _check_heads(header, n_layers, fail)
@@ -171,46 +37,13 @@ def check_hyperparameters(header: GGUFHeader) -> None:
     _check_states(header, fail)
 
 
-def _check_each(header: GGUFHeader, fail: Fail) -> None:
-    prefix = header.architecture + "."
-    own = {k[len(prefix) :]: v for k, v in header.metadata.items() if k.startswith(prefix)}
-    for name, bounds in WHOLE.items():
-        if bounds.required and name not in own:
-            raise fail(f"{prefix}{name} is missing")
-    for name, value in own.items():
-        if isinstance(value, list) and name not in LISTS and (name in WHOLE or name in REAL):
-            raise fail(f"{prefix}{name} is a list")
-        for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, bool | str | ArraySummary):
-                if name in WHOLE or name in REAL:
-                    raise fail(f"{prefix}{name} is no number")
-                continue
-            _check_number(prefix, name, each, fail, in_list=isinstance(value, list))
+def _is_named(architecture: str) -> bool:
+    if architecture in known.ARCHITECTURES or architecture in known.NEWER:
+        return True
+    # Not for the usual ones: importing it takes longer than all checks.
+    from gguf.constants import MODEL_ARCH_NAMES
 
-
-def _check_number(prefix: str, name: str, value: Any, fail: Fail, *, in_list: bool) -> None:
-    bounds = WHOLE.get(name) or REAL.get(name)
-    shown = (
-        f"{prefix}{name} is {value:g}" if isinstance(value, float) else f"{prefix}{name} is {value}"
-    )
-    if isinstance(value, float) and not math.isfinite(value):
-        raise fail(shown)
-    if name in WHOLE and not isinstance(value, int):
-        raise fail(f"{shown}, no whole number")
-    if bounds and not bounds.low <= value <= bounds.high:
-        raise fail(f"{shown}, not from {bounds.low:g} to {bounds.high:g}")
-    if bounds or in_list or isinstance(value, float):
-        return
-    lowest = -_I32 - 1 if name in _MAY_BE_NEGATIVE or name.endswith("_mapping") else -1
-    if not lowest <= value <= 2 * _I32 + 1:
-        raise fail(shown)
-
-
-def _check_lists(header: GGUFHeader, n_layers: int, fail: Fail) -> None:
-    for name in sorted(LISTS):
-        value = header.hyperparameter(name)
-        if isinstance(value, list) and len(value) != n_layers:
-            raise fail(f"{name} has {len(value)} values for {n_layers} layers")
+    return architecture in MODEL_ARCH_NAMES.values()
 
 
 def _check_layers(header: GGUFHeader, n_layers: int, fail: Fail) -> None:
@@ -247,10 +80,10 @@ def _check_heads(header: GGUFHeader, n_layers: int, fail: Fail) -> None:
     stated_kv = header.hyperparameter("attention.head_count_kv") is not None
     kv_heads = per_layer(header, "attention.head_count_kv", n_layers) if stated_kv else heads
     if not any(heads):
-        if header.architecture not in _RECURRENT:
+        if header.architecture not in known.RECURRENT:
             raise fail("it has no attention heads (attention.head_count)")
         return
-    if header.architecture in _MAMBA:
+    if header.architecture in known.MAMBA:
         raise fail(f"{header.architecture} has no attention, but attention.head_count")
     for n, n_kv in zip(heads, kv_heads, strict=True):
         if n_kv > n or (n_kv and n % n_kv):
@@ -261,7 +94,7 @@ def _check_heads(header: GGUFHeader, n_layers: int, fail: Fail) -> None:
     if heads[0] > n_embd and not _whole(header, "attention.key_length"):
         raise fail(f"{heads[0]} heads are more than embedding_length {n_embd}")
     key, value = head_lengths(header, heads[0])
-    if key != value and header.architecture in _HEADS_OF_ONE_LENGTH:
+    if key != value and header.architecture in known.HEADS_OF_ONE_LENGTH:
         raise fail(f"keys of {key} and values of {value}, which {header.architecture} cannot have")
 
 
@@ -275,7 +108,7 @@ def _check_rope(header: GGUFHeader, fail: Fail) -> None:
     key, _ = head_lengths(header, heads[0])
     rotated = header.hyperparameter("rope.dimension_count", key)
     architecture = header.architecture
-    if architecture in _ROTATES_ITS_HEADS_WHOLE and rotated != key:
+    if architecture in known.ROTATES_ITS_HEADS_WHOLE and rotated != key:
         raise fail(f"rope.dimension_count is {rotated} with heads of {key}")
     # A rotation of no dimensions never ends in ggml.
     rotates = architecture in known.EVERY_LAYER_ROTATES
@@ -293,7 +126,7 @@ def _check_rope(header: GGUFHeader, fail: Fail) -> None:
 
 def _check_states(header: GGUFHeader, fail: Fail) -> None:
     architecture = header.architecture
-    if architecture not in _MAMBA:
+    if architecture not in known.MAMBA:
         return
     names = ("conv_kernel", "inner_size", "state_size", "time_step_rank")
     missing = [name for name in names if header.hyperparameter(f"ssm.{name}") is None]

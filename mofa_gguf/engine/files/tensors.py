@@ -18,7 +18,7 @@ from mofa_gguf.engine.files.header import GGUFHeader, TensorInfo
 _NO_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64"})
 # Matrices that are no factor of a product: add, ssm_conv, ssm_scan and rope take nothing but F32.
 _ONLY_F32 = re.compile(
-    r"(token_types|ssm_(conv1d|a|d|dt|norm)|ssm_(dt|b|c)_norm|rope_(freqs|factors_\w+))"
+    r"(token_types|ssm_(conv1d|a|d|norm)|ssm_(dt|b|c)_norm|rope_(freqs|factors_\w+))"
     r"(\.weight|\.bias)?$"
 )
 _QUERIES_KEYS_VALUES = (("attn_qkv",), ("attn_q", "attn_k", "attn_v"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import re
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -139,6 +139,27 @@ def _check_texts(header: GGUFHeader, fail: Fail) -> None:
     texts = read_strings(header, _KEY + "tokens")
     if texts is None:
         raise fail(f"{_KEY}tokens are no texts")
+    seen = _apart(texts) or _told_apart(texts, fail)
+    if header.metadata.get(MODEL_KEY) == "bert" and _BYTE in read_types(header):
+        raise fail("it is WordPiece, but has byte tokens")
+    if header.metadata.get(MODEL_KEY) == "rwkv":
+        _check_first_bytes(seen, fail)
+    spelt = (b"<0x%02X>" % byte for byte in _SPACE)
+    spaced = _SPACE in seen or all(token in seen for token in spelt)
+    if header.metadata.get(MODEL_KEY) == "llama" and not spaced:
+        raise fail("it is SentencePiece's kind, but has no token for a space")
+
+
+def _apart(texts: Sequence[bytes]) -> Set[bytes] | None:
+    """The texts, where they are all different as they are; the quick look, for ordinary files."""
+    seen = set(texts)
+    if len(seen) != len(texts) or b"" in seen or max(map(len, texts)) > _MAX_TOKEN_BYTES:
+        return None
+    return None if any(b"\0" in text for text in texts) else seen
+
+
+def _told_apart(texts: Sequence[bytes], fail: Fail) -> Set[bytes]:
+    """The texts as llama.cpp reads them; the error for two that are the same, or for a long one."""
     seen: dict[bytes, int] = {}
     for n, text in enumerate(texts):
         # llama.cpp reads up to the first zero byte, and names what is empty by its number.
@@ -149,14 +170,7 @@ def _check_texts(header: GGUFHeader, fail: Fail) -> None:
             raise fail(f"the tokens {first} and {n} are both {known.decode(errors='replace')!r}")
         if len(text) > _MAX_TOKEN_BYTES:
             raise fail(f"the token {n} has {len(text)} bytes")
-    if header.metadata.get(MODEL_KEY) == "bert" and _BYTE in read_types(header):
-        raise fail("it is WordPiece, but has byte tokens")
-    if header.metadata.get(MODEL_KEY) == "rwkv":
-        _check_first_bytes(seen, fail)
-    spelt = (b"<0x%02X>" % byte for byte in _SPACE)
-    spaced = _SPACE in seen or all(token in seen for token in spelt)
-    if header.metadata.get(MODEL_KEY) == "llama" and not spaced:
-        raise fail("it is SentencePiece's kind, but has no token for a space")
+    return seen.keys()
 
 
 def _check_first_bytes(texts: Iterable[bytes], fail: Fail) -> None:

@@ -18,6 +18,17 @@ Handle = int
 _POINTER, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
 _SIZES = ctypes.POINTER(ctypes.c_size_t)
 
+
+class InitParams(ctypes.Structure):
+    """``struct ggml_init_params``."""
+
+    _fields_ = (
+        ("mem_size", ctypes.c_size_t),
+        ("mem_buffer", ctypes.c_void_p),
+        ("no_alloc", ctypes.c_bool),
+    )
+
+
 # Name: what it returns, what it takes.
 _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "ggml_backend_dev_count": (_SIZE, []),
@@ -45,7 +56,18 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     ),
     "ggml_mul_mat": (_POINTER, [_POINTER, _POINTER, _POINTER]),
     "ggml_mul_mat_id": (_POINTER, [_POINTER, _POINTER, _POINTER, _POINTER]),
+    "ggml_init": (_POINTER, [InitParams]),
     "ggml_free": (None, [_POINTER]),
+    "ggml_flash_attn_ext": (_POINTER, [_POINTER] * 5 + [ctypes.c_float] * 3),
+    "ggml_graph_overhead": (_SIZE, []),
+    "ggml_new_graph": (_POINTER, [_POINTER]),
+    "ggml_build_forward_expand": (None, [_POINTER, _POINTER]),
+    "ggml_backend_dev_init": (_POINTER, [_POINTER, _TEXT]),
+    "ggml_backend_free": (None, [_POINTER]),
+    "ggml_backend_alloc_ctx_tensors": (_POINTER, [_POINTER, _POINTER]),
+    "ggml_backend_tensor_set": (None, [_POINTER, _POINTER, _SIZE, _SIZE]),
+    "ggml_backend_tensor_get": (None, [_POINTER, _POINTER, _SIZE, _SIZE]),
+    "ggml_backend_graph_compute": (ctypes.c_int, [_POINTER, _POINTER]),
 }
 CPU_TYPE = 0  # enum ggml_backend_dev_type
 

@@ -81,6 +81,13 @@ def has_amx_kernels() -> bool:
     return not weights_may_be_repacked()
 
 
+def has_half_precision_kernels() -> bool:
+    """Whether attention multiplies F16 values as such: see ``kernels``."""
+    from mofa_gguf.engine.machine.kernels import multiplies_in_half_precision
+
+    return multiplies_in_half_precision()
+
+
 def available_memory_bytes() -> int:
     """Memory this process can still take: the least that any limit leaves."""
     return host_memory().free_bytes

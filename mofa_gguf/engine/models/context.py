@@ -47,7 +47,7 @@ class Context:
     """Owner of a ``llama_context`` and its batch. Used by one thread at a time.
 
     ``n_ctx``: tokens its cache holds; ``n_batch``: most tokens a :meth:`run` takes; ``n_outputs``:
-    most of them that have outputs (0: all).
+    most of them that have outputs (0: all); ``on_node``: a C function that sees the graph's nodes.
     Raises OutOfMemory when cache or buffers cannot be allocated.
     """
 
@@ -62,7 +62,15 @@ class Context:
         pooling: int | None = None,
         abort: AbortFlag | None = None,
         n_outputs: int = 0,
+        on_node: Any = None,
+        window: int = 0,
     ) -> None:
+        """``window``: cells that layers with a sliding window attend to, where prefixes are shared.
+
+        llama.cpp writes over cells that have left the window of the one sequence they belong to,
+        even where the cache has room for all. Those of a shorter prefix would be missing, so every
+        cell belongs to two: of ``n_sequences`` the first half may be used, and the second holds on.
+        """
         library = llama()
         most = max_ubatch(options)
         shape = ContextShape(n_ctx, n_batch, n_sequences, pooling, most, n_outputs)
@@ -72,6 +80,9 @@ class Context:
         if abort is not None:
             params.abort_callback = abort.callback
             params.abort_callback_data = abort.data
+        if on_node is not None:
+            params.cb_eval = on_node
+        self._on_node = on_node  # C keeps a pointer to it
         take_errors()
         self._model = model
         self._batch: Any = None
@@ -86,7 +97,9 @@ class Context:
         self.n_ctx: int = library.llama_n_ctx(self._handle)
         self.n_batch = n_batch
         self._n_outputs = min(n_outputs, n_batch) or n_batch
-        self._batch = library.llama_batch_init(n_batch, 0, 1)
+        self._window = window
+        self._holders = (0, n_sequences // 2) if window else (0,)
+        self._batch = library.llama_batch_init(n_batch, 0, len(self._holders))
         self._memory = library.llama_get_memory(self._handle)
         self._llama = library
 
@@ -119,8 +132,9 @@ class Context:
         for i, token in enumerate(tokens):
             batch.token[i] = token
             batch.pos[i] = positions[i]
-            batch.n_seq_id[i] = 1
-            batch.seq_id[i][0] = sequences[i]
+            batch.n_seq_id[i] = len(self._holders)
+            for j, shift in enumerate(self._holders):
+                batch.seq_id[i][j] = sequences[i] + shift
             batch.logits[i] = outputs[i]
 
     def run(self) -> None:
@@ -163,15 +177,30 @@ class Context:
 
     def copy(self, source: int, target: int, start: int, end: int) -> None:
         """Let ``target`` share the cells of ``source`` at positions ``start`` to ``end``."""
-        self._llama.llama_memory_seq_cp(self._memory, source, target, start, end)
+        for shift in self._holders:
+            self._llama.llama_memory_seq_cp(
+                self._memory, source + shift, target + shift, start, end
+            )
+
+    def has_all(self, sequence: int, n_tokens: int) -> bool:
+        """Whether a sequence of ``n_tokens`` has every cell that the next token attends to.
+
+        One restored from :meth:`state_of` has those of its own window, which are too few for a part
+        of it.
+        """
+        if not self._window:
+            return True
+        first: int = self._llama.llama_memory_seq_pos_min(self._memory, sequence)
+        return 0 <= first <= max(0, n_tokens - self._window)
 
     def remove(self, sequence: int, start: int, end: int) -> None:
         """Take a sequence off its cells from ``start`` to ``end`` (-1: to its end).
 
         Raises DecodeFailed if this memory cannot drop a part of a sequence.
         """
-        if not self._llama.llama_memory_seq_rm(self._memory, sequence, start, end):
-            raise DecodeFailed(f"the KV cache cannot drop positions {start} to {end}")
+        for shift in self._holders:
+            if not self._llama.llama_memory_seq_rm(self._memory, sequence + shift, start, end):
+                raise DecodeFailed(f"the KV cache cannot drop positions {start} to {end}")
 
     def state_of(self, sequence: int) -> bytes:
         """A sequence's cells as bytes."""
@@ -189,6 +218,8 @@ class Context:
         if not self._llama.llama_state_seq_set_data(self._handle, buffer, len(state), sequence):
             reason = "; ".join(take_errors()) or "it gave no reason"
             raise DecodeFailed(f"llama.cpp could not take the saved state ({reason})")
+        for shift in self._holders[1:]:
+            self._llama.llama_memory_seq_cp(self._memory, sequence, sequence + shift, 0, -1)
 
     def clear(self) -> None:
         """Empty the KV cache."""

@@ -41,6 +41,9 @@ class Probe:
             lora=tuple(lora),
             # Pages of the mapped file can be taken back, a copy of the weights cannot.
             repack=False,
+            # Its contexts are small, far below what an estimate of these allows for.
+            n_embedding_batch=512,
+            dry_load=False,
         )
         self.model: Model = load_model(path, self._options, lambda model, _load: model)
 

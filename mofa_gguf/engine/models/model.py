@@ -19,10 +19,11 @@ from mofa_gguf.engine.errors import (
 )
 from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.machine.devices import available_memory_bytes
-from mofa_gguf.engine.machine.rpc import guards_of
+from mofa_gguf.engine.machine.rpc import absentees, guards_of
 from mofa_gguf.engine.models.lora import LoadedAdapters, load_adapters
 from mofa_gguf.engine.native import llama, logged, take_errors
 from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.planning.facts import only_embeds
 from mofa_gguf.engine.planning.ledger import Reservation
 from mofa_gguf.engine.planning.load_params import model_params
 from mofa_gguf.engine.planning.load_plan import LoadPlan
@@ -60,6 +61,9 @@ class Model:
             load.requested_layers, plan.n_gpu_layers, plan.n_total, names, plan.cpu_experts
         )
         self._guards = guards_of(names)
+        wanted = load.options.rpc_servers if load.requested_layers != 0 else ()
+        self.absent_workers = absentees(wanted)
+        """Workers that might have layers of it but did not answer when it was loaded."""
         self._buffers = buffers  # ctypes arrays that llama.cpp keeps pointers to
         self._handle = handle
         self._lock = threading.Lock()
@@ -116,7 +120,7 @@ class Model:
         model = cls(header, load, handle, buffers)
         try:
             model.check_devices()
-            model.adapters = load_adapters(handle, header, load.options.lora)
+            model.adapters = load_adapters(handle, load.options.lora)
         except BaseException:
             model.close()
             raise
@@ -133,10 +137,30 @@ class Model:
         return self.header.hyperparameter("attention.causal", True) is False
 
     @property
+    def only_embeds(self) -> bool:
+        """Whether the model is made for vectors: it cannot generate, or nothing that makes sense.
+
+        An encoder, or a decoder whose file says how its vectors are pooled.
+        """
+        return only_embeds(self.header)
+
+    @property
     def pooling(self) -> str | None:
         """How the model's file says that token vectors are pooled; None where it says nothing."""
         value = self.header.hyperparameter("pooling_type")
         return POOLING_NAMES.get(value) if isinstance(value, int) else None
+
+    @property
+    def n_window(self) -> int:
+        """Cells that layers with a sliding window attend to; 0 without such layers."""
+        n_cells: int = llama().llama_model_n_swa(self.handle)
+        return n_cells
+
+    @property
+    def outdated(self) -> bool:
+        """Whether it should be loaded anew before anybody uses it again: workers with layers of it
+        went away, or some that were missing when it was loaded are there."""
+        return any(guard.look() for guard in self._guards) or self.absent_workers.back
 
     @property
     def lost_devices(self) -> tuple[str, ...]:
@@ -176,6 +200,8 @@ class Model:
     def _end_of_generation(self) -> frozenset[int]:
         listed = self.header.metadata.get(EOS_IDS_KEY, [])
         own = {i for i in listed if isinstance(i, int) and 0 <= i < self.vocab.n_tokens}
+        if self.is_encoder:  # nothing is generated
+            return frozenset(own)
         known = (i for i in range(self.vocab.n_tokens) if self.vocab.is_eog(i))
         return frozenset(own.union(known))
 

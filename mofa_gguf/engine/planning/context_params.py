@@ -17,6 +17,9 @@ MAX_PLAIN_UBATCH = 128
 """Plain attention writes all scores of a batch: a quarter of the memory, at the same speed."""
 _SPARE_SEQUENCES = 64
 """Sequence ids beyond the running requests', for cached branches."""
+_N_EMBEDDING_SEQUENCES = 32
+"""Most texts embedded at once."""
+_MEAN = 1  # llama.h, LLAMA_POOLING_TYPE_MEAN
 _FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 
 
@@ -63,6 +66,13 @@ def generation_shape(options: EngineOptions, *, n_ctx: int, shares: bool) -> Con
         # The tokens that each running request waits for; for every sequence one at least.
         n_outputs=max(n_sequences, n_parallel + MAX_DRAFT_PER_STEP),
     )
+
+
+def embedding_shape(options: EngineOptions, *, pooling: int = _MEAN) -> ContextShape:
+    """The context that embeds, or judges texts. What it takes does not depend on the pooling."""
+    n_batch = options.n_embedding_batch
+    # llama.cpp ends the process where a batch cannot hold a token of every sequence.
+    return ContextShape(n_batch, n_batch, min(_N_EMBEDDING_SEQUENCES, n_batch), pooling)
 
 
 def context_params(options: EngineOptions, shape: ContextShape) -> Any:

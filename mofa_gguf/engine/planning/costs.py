@@ -77,9 +77,9 @@ def other_bytes(facts: ModelFacts, *, n_batch: int) -> int:
     return facts.n_tokenizer_bytes + scratch_bytes(facts, n_batch=n_batch) + _BASE_BYTES
 
 
-def output_bytes(facts: ModelFacts, *, n_sequences: int) -> int:
-    """llama.cpp's buffer for the outputs of a step."""
-    return n_sequences * facts.n_vocab * _F32
+def output_bytes(facts: ModelFacts, *, n_outputs: int, n_values: int = 0) -> int:
+    """llama.cpp's buffer for the outputs of a step: logits, and so many values of a vector."""
+    return n_outputs * (facts.n_vocab + n_values) * _F32
 
 
 def estimated_costs(
@@ -98,7 +98,7 @@ def estimated_costs(
     slope = n_batch * attention * _F32
     return Costs(
         compute=Compute(((0, base), (1 << 20, base + (slope << 20)))),
-        n_output_bytes=output_bytes(facts, n_sequences=n_sequences),
+        n_output_bytes=output_bytes(facts, n_outputs=n_sequences),
         n_other_bytes=other_bytes(facts, n_batch=n_batch),
         n_tied_copy_bytes=facts.n_tied_bytes,
     )

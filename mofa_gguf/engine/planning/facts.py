@@ -13,8 +13,9 @@ from pathlib import Path
 
 from mofa_gguf.engine.files.header import ArraySummary, GGUFHeader, TensorInfo, read_header
 from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME
+from mofa_gguf.engine.planning.attention import head_lengths
+from mofa_gguf.engine.planning.sizing import trained_context
 
-DEFAULT_TRAINED_CTX = 4096
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 # The tensors that llama.cpp's own option for "experts on the CPU" names.
 EXPERTS_PATTERN = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
@@ -23,6 +24,7 @@ _EXPERTS = re.compile(r"blk\.\d+" + EXPERTS_PATTERN)
 _INPUT = re.compile(r"^(token_embd|position_embd|token_types|per_layer_token_embd)")
 _TOKEN_EMBEDDING = "token_embd.weight"  # noqa: S105 - a tensor's name
 _F32 = 4
+_POOLED = (1, 2, 3)  # llama.h, enum llama_pooling_type: mean, cls, last
 _N_TOKENIZER_BYTES = 300
 """What llama.cpp's tables take for one token, measured (tools/measure_plan.py): the text with its
 index entry, and as a piece. A merge takes about two thirds of it."""
@@ -41,6 +43,8 @@ class LayerFacts:
     kv_v: float = 0
     n_state_bytes: float = 0
     """What a sequence of any length keeps (recurrent layers)."""
+    n_adapter_bytes: int = 0
+    """LoRA matrices for it."""
 
     def cache_bytes(self, type_k: str, type_v: str, *, n_ctx: int, n_states: int) -> int:
         """KV cache and states of this layer."""
@@ -69,7 +73,12 @@ class ModelFacts:
     n_file_bytes: int
     n_tied_bytes: int = 0
     """The part of ``n_output_bytes`` that the host's memory need not hold a second time."""
-    is_encoder: bool = False
+    only_embeds: bool = False
+    """Whether embedding is all it is loaded for."""
+    n_output_adapter_bytes: int = 0
+    """LoRA matrices for what is in no layer."""
+    head_lengths: frozenset[int] = frozenset()
+    """Values a head has; none where that has no say in how attention is computed."""
 
     @property
     def n_total(self) -> int:
@@ -119,12 +128,6 @@ def value_bytes(name: str) -> float:
     return kind.n_block_bytes / kind.block_size
 
 
-def trained_context(header: GGUFHeader) -> int:
-    """Tokens of context the model was trained for, as its file says."""
-    value = header.hyperparameter("context_length", DEFAULT_TRAINED_CTX)
-    return value if isinstance(value, int) and value > 0 else DEFAULT_TRAINED_CTX
-
-
 def all_tensors(header: GGUFHeader) -> tuple[TensorInfo, ...]:
     """The tensors of a file and, of a split model, of the parts beside it."""
     n_parts = header.metadata.get("split.count", 1)
@@ -146,11 +149,11 @@ def model_facts(header: GGUFHeader, tensors: Sequence[TensorInfo] | None = None)
     weights, experts = [0] * n_layers, [0] * n_layers
     n_input, n_output = 0, 0
     for tensor in tensors:
-        block = _BLOCK.match(tensor.name)
-        if block and int(block[1]) < n_layers:
-            weights[int(block[1])] += tensor.n_bytes
+        block = block_of(tensor.name)
+        if block is not None and block < n_layers:
+            weights[block] += tensor.n_bytes
             if _EXPERTS.match(tensor.name):
-                experts[int(block[1])] += tensor.n_bytes
+                experts[block] += tensor.n_bytes
         elif _INPUT.match(tensor.name):
             n_input += tensor.n_bytes
         else:
@@ -176,14 +179,28 @@ def model_facts(header: GGUFHeader, tensors: Sequence[TensorInfo] | None = None)
         n_parameters=sum(tensor.n_elements for tensor in tensors),
         n_file_bytes=sum(sizes.values()),
         n_tied_bytes=tied,
-        is_encoder=header.hyperparameter("attention.causal", True) is False,
+        only_embeds=only_embeds(header),
+        head_lengths=head_lengths(header),
     )
+
+
+def only_embeds(header: GGUFHeader) -> bool:
+    """Whether a model is made for vectors: an encoder, or one whose file says how to pool them."""
+    if header.hyperparameter("attention.causal", True) is False:
+        return True
+    return header.hyperparameter("pooling_type") in _POOLED
 
 
 def mapped_span(tensors: Iterable[TensorInfo]) -> int:
     """Bytes of file that stay mapped for these tensors: from the first one to the last."""
     ends = [(tensor.offset, tensor.offset + tensor.n_bytes) for tensor in tensors]
     return max((end for _, end in ends), default=0) - min((start for start, _ in ends), default=0)
+
+
+def block_of(name: str) -> int | None:
+    """The number of the layer that a tensor of this name belongs to, if it belongs to one."""
+    found = _BLOCK.match(name)
+    return int(found[1]) if found else None
 
 
 def is_input(name: str) -> bool:

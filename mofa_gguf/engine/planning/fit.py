@@ -9,14 +9,18 @@ from mofa_gguf.engine.errors import DeviceUnavailable, InvalidOption
 from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.files.vetting import vet
 from mofa_gguf.engine.machine.devices import Device, gpus
-from mofa_gguf.engine.machine.memory import HostMemory, host_memory
+from mofa_gguf.engine.machine.memory import HostMemory, Room, host_memory
 from mofa_gguf.engine.machine.rpc import worker_devices
 from mofa_gguf.engine.options import AUTO, EngineOptions
+from mofa_gguf.engine.planning.adapters import adapter_facts
 from mofa_gguf.engine.planning.facts import all_tensors, model_facts
 from mofa_gguf.engine.planning.load_plan import LoadPlan
 from mofa_gguf.engine.planning.planner import Planner
+from mofa_gguf.engine.planning.sizing import trained_context
 
 logger = logging.getLogger(__name__)
+
+_ANYTHING = 2**60
 
 
 def plan_load(
@@ -37,14 +41,24 @@ def plan_load(
     """
     vet(header, options)
     tensors = all_tensors(header)
-    facts = model_facts(header, tensors)
+    adapters = adapter_facts(header, tensors, options.lora)
+    facts = adapters.added_to(model_facts(header, tensors))
     if devices is None:
         devices = [*gpus(), *worker_devices(options.rpc_servers)]
     found = usable_devices(options, devices)
     memory = memory or host_memory()
-    planner = Planner(header.path, facts, tensors, options, found, memory, device_share)
+    planner = Planner(header.path, facts, tensors, options, found, memory, device_share, adapters)
     loads = [planner.plan(use_mmap=use_mmap) for use_mmap in planner.mappings()]
     return next((load for load in loads if load.plan.fits), loads[0])
+
+
+def plan_unbounded(header: GGUFHeader, *, n_ctx: int | None = None) -> LoadPlan:
+    """What a model takes where nothing is short and there is no GPU, with ``n_ctx`` tokens.
+
+    By default as many as it was trained for. Raises ModelFileError.
+    """
+    options = EngineOptions(n_ctx=n_ctx or trained_context(header))
+    return plan_load(header, options, devices=(), memory=HostMemory(Room(_ANYTHING, "no limit")))
 
 
 def usable_devices(options: EngineOptions, found: Sequence[Device]) -> tuple[Device, ...]:
@@ -85,7 +99,10 @@ def _say_once(options: EngineOptions) -> None:
         asked.append(f"n_gpu_layers={options.n_gpu_layers}")
     if options.tensor_split:
         asked.append("tensor_split")
+    missing = "this build of llama.cpp finds no GPU"
+    if options.rpc_servers:
+        missing += ", and no worker is there"
     for option in asked:
         if option not in _said:
             _said.add(option)
-            logger.warning("%s has no effect: this build of llama.cpp finds no GPU", option)
+            logger.warning("%s has no effect: %s", option, missing)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 _lock = threading.Lock()
 _open: dict[int, Counter[str]] = {}
@@ -38,6 +39,16 @@ class Reservation:
         """The model is gone; may be called twice."""
         with _lock:
             _open.pop(self._number, None)
+
+
+@contextmanager
+def promised(bytes_of: Mapping[str, int]) -> Iterator[None]:
+    """A block in which so much is kept for another model."""
+    entry = Reservation(bytes_of)
+    try:
+        yield
+    finally:
+        entry.release()
 
 
 def reserved(device: str = HOST) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mofa_gguf.engine.errors import OutOfMemory
 from mofa_gguf.engine.options import AUTO, EngineOptions
+from mofa_gguf.engine.planning.embedding import EmbeddingPlan
 from mofa_gguf.engine.planning.load_params import Placing
 from mofa_gguf.engine.planning.plan import Plan
 
@@ -25,6 +26,10 @@ class LoadPlan:
     measured: bool
     """Whether llama.cpp itself told the sizes of its buffers."""
     requested_layers: int | str = AUTO
+    embedding: EmbeddingPlan | None = None
+    """What the first embedding takes besides; None for a model that does nothing else."""
+    prefix_bytes: int = 0
+    """Most of the host's memory that parked prefixes may come to take."""
 
     @property
     def placing(self) -> Placing:

@@ -41,7 +41,12 @@ class Cache:
     @property
     def n_cells(self) -> int:
         """What the context is rounded up to."""
-        return -(-self.n_ctx // CELL_STEP) * CELL_STEP
+        return whole_cells(self.n_ctx)
+
+
+def whole_cells(n_ctx: int) -> int:
+    """Cells of a cache for so many tokens: whole steps, as llama.cpp rounds."""
+    return -(-n_ctx // CELL_STEP) * CELL_STEP
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,17 @@ def offloaded_sizes(facts: ModelFacts, offload: Offload, cache: Cache) -> list[i
     for i in range(first, n_layers):
         layer = facts.layers[i]
         kept_back = layer.n_expert_bytes if i < n_layers - offload.n_expert_layers else 0
-        sizes.append(layer.n_bytes - kept_back + layer_cache(facts, i, cache))
-    return [*sizes, facts.n_output_bytes] if offload.n_layers else []
+        own = layer.n_bytes - kept_back + layer.n_adapter_bytes
+        sizes.append(own + layer_cache(facts, i, cache))
+    output = facts.n_output_bytes + facts.n_output_adapter_bytes
+    return [*sizes, output] if offload.n_layers else []
+
+
+def host_adapters(facts: ModelFacts, offload: Offload) -> int:
+    """Adapters of what stays on the host."""
+    on_host = len(facts.layers) - max(0, offload.n_layers - 1)
+    total = sum(layer.n_adapter_bytes for layer in facts.layers[:on_host])
+    return total + (0 if offload.n_layers else facts.n_output_adapter_bytes)
 
 
 def layer_cache(facts: ModelFacts, index: int, cache: Cache) -> int:

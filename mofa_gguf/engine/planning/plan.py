@@ -19,6 +19,7 @@ from mofa_gguf.engine.planning.facts import ModelFacts
 from mofa_gguf.engine.planning.placement import (
     Budget,
     Cache,
+    host_adapters,
     host_cache,
     host_weights,
     layer_cache,
@@ -49,11 +50,12 @@ class Share:
     compute: int
     other: int
     available: int
+    adapters: int = 0
 
     @property
     def n_bytes(self) -> int:
         """All of it."""
-        return self.weights + self.cache + self.compute + self.other
+        return self.weights + self.adapters + self.cache + self.compute + self.other
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def _describe(problem: Problem, candidate: Candidate) -> Plan:
         costs.compute.at(cache.n_ctx),
         costs.n_fixed_bytes,
         problem.host.n_bytes,
+        host_adapters(facts, offload),
     )
     first = n_layers - max(0, offload.n_layers - 1)
     plan = Plan(
@@ -161,9 +164,11 @@ def _shares(problem: Problem, candidate: Candidate) -> tuple[Share, ...]:
             continue
         layers = range(first + at, min(first + at + n, len(facts.layers)))
         kept = sum(layer_cache(facts, i, cache) for i in layers)
-        weights = sum(sizes[at : at + n]) - kept
+        adapters = sum(facts.layers[i].n_adapter_bytes for i in layers)
+        adapters += facts.n_output_adapter_bytes if at + n == len(sizes) else 0
+        weights = sum(sizes[at : at + n]) - kept - adapters
         compute = problem.costs.compute.at(cache.n_ctx)
-        shares.append(Share(budget.name, n, weights, kept, compute, 0, budget.n_bytes))
+        shares.append(Share(budget.name, n, weights, kept, compute, 0, budget.n_bytes, adapters))
         at += n
     return tuple(shares)
 
@@ -229,7 +234,8 @@ def _failed(problem: Problem) -> Plan:
 
 
 def _wording(share: Share) -> str:
-    parts = [("weights", share.weights), ("KV cache and states", share.cache)]
+    parts = [("weights", share.weights), ("adapters", share.adapters)]
+    parts += [("KV cache and states", share.cache)]
     parts += [("buffers", share.compute + share.other)]
     listed = ", ".join(f"{name} {mib(n)}" for name, n in parts if n)
     where = "memory" if share.device == HOST else f"memory of {share.device}"

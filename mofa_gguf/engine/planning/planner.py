@@ -8,10 +8,16 @@ from pathlib import Path
 
 from mofa_gguf.engine.files.header import TensorInfo
 from mofa_gguf.engine.machine.devices import Device, default_threads
+from mofa_gguf.engine.machine.kernels import values_at_once
 from mofa_gguf.engine.machine.memory import HostMemory
 from mofa_gguf.engine.options import AUTO, EngineOptions, FlashAttention
+from mofa_gguf.engine.planning.adapters import AdapterFacts
 from mofa_gguf.engine.planning.attention import attention_for
-from mofa_gguf.engine.planning.context_params import ContextShape, generation_shape
+from mofa_gguf.engine.planning.context_params import (
+    ContextShape,
+    embedding_shape,
+    generation_shape,
+)
 from mofa_gguf.engine.planning.costs import (
     Compute,
     Costs,
@@ -20,26 +26,25 @@ from mofa_gguf.engine.planning.costs import (
     other_bytes,
 )
 from mofa_gguf.engine.planning.dry_load import Buffers, DryModel
+from mofa_gguf.engine.planning.embedding import EmbeddingPlan, embedding_plan
 from mofa_gguf.engine.planning.facts import ModelFacts, mapped_span
-from mofa_gguf.engine.planning.ledger import reserved
 from mofa_gguf.engine.planning.load_params import model_params
 from mofa_gguf.engine.planning.load_plan import LoadPlan
 from mofa_gguf.engine.planning.placement import Budget
 from mofa_gguf.engine.planning.plan import Plan, make_plan
 from mofa_gguf.engine.planning.repack import is_repacked, repacked
+from mofa_gguf.engine.planning.rooms import device_room, host_room
 from mofa_gguf.engine.planning.search import Wishes
+from mofa_gguf.engine.planning.sizing import parking_bytes
 
 _MIB = 2**20
 _MAX_ROUNDS = 4
-_N_EMBEDDING_SEQUENCES = 32
 _STACK_BYTES = 8 * _MIB
 ADDRESS_SPACE_SLACK = 128 * _MIB
 """Address space that allocators and threads reserve without using it."""
 _DRY_LOAD_BYTES = 8 * _MIB
 """What a dry load takes itself, beside the vocabulary's tables."""
 _SMALL_CTX = 512
-_HOST_MARGIN = 256 * _MIB
-_DEVICE_MARGIN = 512 * _MIB
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Planner:
     devices: tuple[Device, ...]
     memory: HostMemory
     device_share: float
+    adapters: AdapterFacts
 
     def mappings(self) -> list[bool]:
         """Ways to load: mapped as asked for, and read where address space is short for a map."""
@@ -64,25 +70,33 @@ class Planner:
         """The plan for one way to load."""
         facts, costs = self.facts, self._first_costs()
         host, limit = self._host(use_mmap)
-        measured = False
+        embedding: Buffers | None = None
         plan = self._make(facts, costs, host)
-        if host.n_bytes > _DRY_LOAD_BYTES + facts.n_tokenizer_bytes:
+        room = host.n_bytes > _DRY_LOAD_BYTES + facts.n_tokenizer_bytes
+        if room and self.options.dry_load:
             for _ in range(_MAX_ROUNDS):
                 told = self._measure(facts, costs, plan)
                 if told is None:
                     break
-                measured = True
-                facts, costs = told
+                facts, costs, embedding = told
                 again = self._make(facts, costs, host)
                 settled = _settings(again) == _settings(plan)
                 plan = again
                 if settled:
                     break
         options = replace(self._resolved(plan), use_mmap=use_mmap)
-        return LoadPlan(plan, options, self._resident(plan, use_mmap), limit, measured)
+        return LoadPlan(
+            plan,
+            options,
+            self._resident(plan, use_mmap),
+            limit,
+            costs.measured,
+            embedding=self._embedding(facts, plan, embedding),
+            prefix_bytes=self._prefixes(plan),
+        )
 
     def _first_costs(self) -> Costs:
-        attention = self._attention(len(self.devices), AUTO)
+        attention = self._attention(len(self.devices), AUTO, AUTO)
         options = replace(self.options, flash_attn=attention)
         shape = self._shape(self._some_context(), shares=True, options=options)
         costs = estimated_costs(
@@ -100,13 +114,20 @@ class Planner:
             self.options,
             cache_type_k=plan.type_k,
             cache_type_v=plan.type_v,
-            flash_attn=self._attention(plan.n_gpu_layers, plan.type_v),
+            flash_attn=self._attention(plan.n_gpu_layers, plan.type_k, plan.type_v),
         )
 
-    def _attention(self, n_gpu_layers: int, type_v: str) -> FlashAttention:
-        if self.facts.is_encoder:
+    def _attention(self, n_gpu_layers: int, type_k: str, type_v: str) -> FlashAttention:
+        if self.facts.only_embeds:
             return self.options.flash_attn
-        return attention_for(self.options.flash_attn, type_v=type_v, on_cpu=n_gpu_layers == 0)
+        return attention_for(
+            self.options.flash_attn,
+            type_k=type_k,
+            type_v=type_v,
+            on_cpu=n_gpu_layers == 0,
+            head_lengths=self.facts.head_lengths,
+            values_at_once=values_at_once(),
+        )
 
     def _some_context(self) -> int:
         n_ctx = self.options.n_ctx
@@ -115,15 +136,14 @@ class Planner:
     def _shape(
         self, n_ctx: int, *, shares: bool, options: EngineOptions | None = None
     ) -> ContextShape:
-        if self.facts.is_encoder:
-            n_batch = self.options.n_embedding_batch
-            return ContextShape(n_batch, n_batch, _N_EMBEDDING_SEQUENCES, pooling=1)
+        if self.facts.only_embeds:
+            return embedding_shape(self.options)
         return generation_shape(options or self.options, n_ctx=n_ctx, shares=shares)
 
     def _make(self, facts: ModelFacts, costs: Costs, host: Budget) -> Plan:
         options = self.options
         n_layers = options.n_gpu_layers
-        encoder = facts.is_encoder
+        encoder = facts.only_embeds
         wishes = Wishes(
             n_ctx=options.n_embedding_batch if encoder else options.n_ctx,
             type_k=options.cache_type_k,
@@ -137,16 +157,12 @@ class Planner:
     def _budgets(self) -> list[Budget]:
         budgets = []
         for device in self.devices:
-            free = max(0, device.free_bytes - reserved(device.name))
-            margin = min(_DEVICE_MARGIN, free // 10)
-            n_bytes = int((free - margin) * self.device_share)
+            n_bytes = int(device_room(device) * self.device_share)
             budgets.append(Budget(device.name, n_bytes, remote=device.kind == "rpc"))
         return budgets
 
     def _host(self, use_mmap: bool) -> tuple[Budget, str]:
-        room = self.memory.physical
-        n_bytes, limit = room.n_bytes - reserved(), room.limit
-        n_bytes -= min(_HOST_MARGIN, max(0, n_bytes) // 20)
+        n_bytes, limit = host_room(self.memory), self.memory.physical.limit
         space = self.memory.address_space
         if space is not None:
             n_threads = self.options.n_threads or default_threads()
@@ -168,8 +184,11 @@ class Planner:
 
     def _measure(
         self, facts: ModelFacts, costs: Costs, plan: Plan
-    ) -> tuple[ModelFacts, Costs] | None:
-        """Facts and costs with llama.cpp's own sizes at the plan's context, or None."""
+    ) -> tuple[ModelFacts, Costs, Buffers | None] | None:
+        """Facts and costs with llama.cpp's own sizes at the plan's context, or None.
+
+        The third is what a context that embeds takes besides.
+        """
         options = self._resolved(plan)
         placing = LoadPlan(plan, options, 0, "", False).placing
         params, _keep = model_params(options, placing, use_mmap=False)
@@ -180,6 +199,9 @@ class Planner:
             buffers = model.measure(options, shape)
             small = self._shape(_SMALL_CTX, shares=model.shares, options=options)
             least = model.measure(options, small) if plan.n_ctx > _SMALL_CTX else buffers
+            embedding = None
+            if not facts.only_embeds:
+                embedding = model.measure(self._embedding_options(plan), embedding_shape(options))
         if buffers is None or least is None:
             return None
         # The first measurement replaces the estimate; a small context is measured along with it,
@@ -197,12 +219,35 @@ class Planner:
             n_other_bytes=other_bytes(facts, n_batch=shape.n_ubatch),
             measured=True,
         )
-        return _corrected(facts, plan, buffers, shape), new
+        return _corrected(facts, plan, buffers, shape), new, embedding
+
+    def _embedding(
+        self, facts: ModelFacts, plan: Plan, measured: Buffers | None
+    ) -> EmbeddingPlan | None:
+        """What embedding takes besides; None where that is all that is planned."""
+        if facts.only_embeds:
+            return None
+        options = self._embedding_options(plan)
+        return embedding_plan(facts, plan, embedding_shape(options), options, measured)
+
+    def _embedding_options(self, plan: Plan) -> EngineOptions:
+        """Texts come whole, and flash attention is the faster one for many tokens at once."""
+        return replace(self._resolved(plan), flash_attn=self.options.flash_attn)
+
+    def _prefixes(self, plan: Plan) -> int:
+        """Most of the host's memory that parked prefixes may come to take."""
+        facts, asked = self.facts, self.options.prefix_memory
+        if facts.only_embeds or any(layer.n_state_bytes for layer in facts.layers):
+            return 0
+        left = plan.host.available - plan.host.n_bytes
+        return parking_bytes(left) if asked == AUTO else asked
 
     def _scratch(self, options: EngineOptions, shape: ContextShape) -> int:
+        adapters = self.adapters.compute_bytes(shape.n_ubatch)
         if options.flash_attn != "off":
-            return 0
-        return attention_bytes(self.facts, n_cells=shape.n_ctx, n_batch=shape.n_ubatch)
+            return adapters
+        cells = attention_bytes(self.facts, n_cells=shape.n_ctx, n_batch=shape.n_ubatch)
+        return adapters + cells
 
     def _resident(self, plan: Plan, use_mmap: bool) -> int:
         if not use_mmap:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from mofa_gguf.engine.files.header import TensorInfo
-from mofa_gguf.engine.machine.backends import Handle, api, cpu_device, function_of
+from mofa_gguf.engine.machine.backends import Handle, InitParams, api, cpu_device, function_of
 from mofa_gguf.engine.native import weights_may_be_repacked
 from mofa_gguf.engine.planning.facts import is_input
 
@@ -20,16 +20,6 @@ _N_ROWS = 512
 _N_TENSORS = 8
 _F32, _I32 = 0, 26
 _BUFFER_OFFSET = 8  # struct ggml_tensor begins with its type, then its buffer
-
-
-class _InitParams(ctypes.Structure):
-    """``struct ggml_init_params``."""
-
-    _fields_ = (
-        ("mem_size", ctypes.c_size_t),
-        ("mem_buffer", ctypes.c_void_p),
-        ("no_alloc", ctypes.c_bool),
-    )
 
 
 def repacked(tensors: Iterable[TensorInfo]) -> list[TensorInfo]:
@@ -69,10 +59,7 @@ def _extra_buffer_types() -> tuple[Handle, ...]:
 def _supports(buffer_type: Handle, type_id: int, shape: tuple[int, ...]) -> bool:
     """Ask the CPU backend for a product with a weight of this shape in that buffer type."""
     library = api()
-    library.ggml_init.restype, library.ggml_init.argtypes = ctypes.c_void_p, [_InitParams]
-    context = library.ggml_init(
-        _InitParams(library.ggml_tensor_overhead() * _N_TENSORS, None, True)
-    )
+    context = library.ggml_init(InitParams(library.ggml_tensor_overhead() * _N_TENSORS, None, True))
     buffer = library.ggml_backend_buft_alloc_buffer(buffer_type, 0)
     try:
         if len(shape) == 2:

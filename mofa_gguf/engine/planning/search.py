@@ -18,6 +18,7 @@ from mofa_gguf.engine.planning.placement import (
     Offload,
     balanced,
     fits,
+    host_adapters,
     host_cache,
     host_weights,
     offloaded_sizes,
@@ -174,6 +175,7 @@ def _host_bytes(problem: Problem, offload: Offload, cache: Cache, *, spare: bool
     kept = host_cache(problem.facts, offload, cache)
     return (
         host_weights(problem.facts, offload, problem.costs)
+        + host_adapters(problem.facts, offload)
         + kept * (_SHARE_OF_REST if spare else 1)
         + problem.costs.compute.at(cache.n_ctx)
         + problem.costs.n_fixed_bytes

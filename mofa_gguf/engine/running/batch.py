@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mofa_gguf.engine.cache.radix import PrefixCache
 from mofa_gguf.engine.models.context import Context
-from mofa_gguf.engine.scheduling.policy import worth_filling
+from mofa_gguf.engine.running.filling import Filling
 from mofa_gguf.engine.scheduling.scheduler import Piece
 
 _SPEED_MEMORY = 0.7
@@ -18,14 +18,13 @@ _MIN_MEASURED = 32
 class BatchRunner:
     """Computes pieces. Raises DecodeFailed where llama.cpp cannot.
 
-    ``filler``: a sequence that the cache does not have, for a token that only makes a batch
-    faster; None where that gains nothing.
+    ``filling``: tokens that only make a batch faster; None where they gain nothing.
     """
 
-    def __init__(self, context: Context, cache: PrefixCache, *, filler: int | None) -> None:
+    def __init__(self, context: Context, cache: PrefixCache, *, filling: Filling | None) -> None:
         self._context = context
         self._cache = cache
-        self.filler = filler
+        self.filling = filling
         self.prefill_tokens_per_s: float | None = None
         """The measured speed of prefill, which decides how much of it a step may hold."""
 
@@ -42,26 +41,28 @@ class BatchRunner:
             sequences += [piece.sequence] * n_tokens
             n_before = n_tokens - piece.n_drafted - 1
             outputs += [False] * n_before + [piece.is_last] * (piece.n_drafted + 1)
-        filler = self._filler_for(len(tokens))
-        if filler is not None:
-            tokens.append(tokens[-1])
-            positions.append(0)
-            sequences.append(filler)
-            outputs.append(False)
+        filling, n_filled = self.filling, self._n_filled(pieces, len(tokens))
+        if filling is not None:
+            tokens += tokens[-1:] * n_filled
+            positions += range(n_filled)
+            sequences += [filling.sequence] * n_filled
+            outputs += [False] * n_filled
         started = time.monotonic()
         self._context.fill(tokens, positions, sequences, outputs)
         try:
             self._context.run()
         finally:
-            if filler is not None:
-                self._context.remove(filler, 0, -1)
+            if filling is not None and n_filled:
+                self._context.remove(filling.sequence, 0, -1)
         seconds = time.monotonic() - started
         self._measure(pieces, seconds)
         return seconds
 
-    def _filler_for(self, n_tokens: int) -> int | None:
-        has_room = n_tokens < min(self._context.n_batch, self._cache.n_free)
-        return self.filler if has_room and worth_filling(n_tokens) else None
+    def _n_filled(self, pieces: Sequence[Piece], n_tokens: int) -> int:
+        if self.filling is None:
+            return 0
+        room = min(self._context.n_batch, self._cache.n_free) - n_tokens
+        return self.filling.n_tokens(pieces, room=room)
 
     def _measure(self, pieces: Sequence[Piece], seconds: float) -> None:
         prompts = [piece for piece in pieces if len(piece.tokens) > 1 and not piece.n_drafted]

@@ -10,13 +10,13 @@ import numpy as np
 from mofa_gguf.engine.models.context import RANK, AbortFlag, Context
 from mofa_gguf.engine.models.model import Model
 from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.planning.context_params import embedding_shape
 from mofa_gguf.engine.requests.tasks import settle_with
 
 # Written by our converter from sentence_bert_config.json: sentence encoders are often trained on
 # less than their position table holds.
 MAX_LENGTH_KEY = "mofa_gguf.max_sequence_length"
 _POOLING_IDS = {"mean": 1, "cls": 2, "last": 3}
-_N_SEQUENCES = 32
 
 
 def pack(lengths: Sequence[int], *, n_batch: int, n_sequences: int) -> list[range]:
@@ -46,16 +46,15 @@ class Embedder:
         self._model = model
         pooling = RANK if ranks else _POOLING_IDS[pooling_of(model, options)]
         self.n_max = longest_input(model, options)
-        n_batch = max(self.n_max, options.n_embedding_batch)
-        # llama.cpp ends the process where a batch cannot hold a token of every sequence.
-        self._n_sequences = min(_N_SEQUENCES, n_batch)
+        shape = embedding_shape(options, pooling=pooling)
+        self._n_sequences = shape.n_sequences
         self._context = Context(
             model,
             options,
-            n_ctx=n_batch,
-            n_batch=n_batch,
-            n_sequences=self._n_sequences,
-            pooling=pooling,
+            n_ctx=shape.n_ctx,
+            n_batch=shape.n_batch,
+            n_sequences=shape.n_sequences,
+            pooling=shape.pooling,
             abort=abort,
         )
 

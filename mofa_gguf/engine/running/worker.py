@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from mofa_gguf.engine.cache.parking import Parking
-from mofa_gguf.engine.cache.policy import parking_bytes
 from mofa_gguf.engine.cache.radix import PrefixCache
 from mofa_gguf.engine.cache.session import Session
 from mofa_gguf.engine.cache.states import CellStates
@@ -29,10 +28,12 @@ from mofa_gguf.engine.models.context import NO_ROOM, AbortFlag, Context
 from mofa_gguf.engine.models.model import Model, can_share
 from mofa_gguf.engine.options import AUTO, EngineOptions
 from mofa_gguf.engine.planning.context_params import generation_shape
-from mofa_gguf.engine.planning.repack import repacked
+from mofa_gguf.engine.planning.ledger import reserved
+from mofa_gguf.engine.planning.sizing import parking_bytes
 from mofa_gguf.engine.requests.logprobs import chosen_logprob
 from mofa_gguf.engine.requests.sequence import Sequence as Request
 from mofa_gguf.engine.running.batch import BatchRunner
+from mofa_gguf.engine.running.filling import filling_for
 from mofa_gguf.engine.running.recorder import Recorder
 from mofa_gguf.engine.scheduling.scheduler import Piece, Scheduler
 
@@ -55,28 +56,30 @@ class Worker:
         self._abort = abort
         shares = can_share(model)
         shape = generation_shape(options, n_ctx=n_ctx, shares=shares)
-        n_sequences, n_parallel = shape.n_sequences, min(options.max_parallel, shape.n_sequences)
+        window = model.n_window if shares else 0
+        n_sequences = shape.n_sequences // 2 if window else shape.n_sequences
+        n_parallel = min(options.max_parallel, n_sequences)
         self._context = Context(
             model,
             options,
             n_ctx=shape.n_ctx,
             n_batch=shape.n_batch,
-            n_sequences=n_sequences,
+            n_sequences=shape.n_sequences,
             n_outputs=shape.n_outputs,
             abort=abort,
+            window=window,
         )
-        filler = None
-        can_fill = shares and n_sequences > n_parallel
-        if can_fill and options.repack and repacked(model.header.tensors):
-            n_sequences -= 1
-            filler = n_sequences
+        filling = None
+        if shares and n_sequences > n_parallel:
+            filling = filling_for(model, options, sequence=n_sequences - 1)
+        n_sequences -= filling is not None
         self.cache = PrefixCache(
             self._context, n_cells=self._context.n_ctx, n_sequences=n_sequences, shares=shares
         )
         self.scheduler = Scheduler(
             self.cache, n_batch=self._context.n_batch, max_parallel=n_parallel
         )
-        self.batches = BatchRunner(self._context, self.cache, filler=filler)
+        self.batches = BatchRunner(self._context, self.cache, filling=filling)
         self._states = CellStates(self.cache, self._context)
         self.parking = self._parking(options)
         self.n_ctx = min(n_ctx, self._context.n_ctx)
@@ -171,10 +174,13 @@ class Worker:
 
     def _parking(self, options: EngineOptions) -> Parking:
         n_bytes = options.prefix_memory
+        if n_bytes == AUTO:
+            # What this model and others were promised looks free until they use it.
+            n_bytes = parking_bytes(host_memory().free_bytes - reserved())
         parking = Parking(
             self.cache,
             self._states,
-            max_bytes=parking_bytes(host_memory().free_bytes) if n_bytes == AUTO else n_bytes,
+            max_bytes=n_bytes,
             eager=options.flash_attn == "off",
         )
         self.scheduler.recall = parking.recall

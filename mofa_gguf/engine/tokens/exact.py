@@ -1,6 +1,7 @@
 """What a GGUF file holds so that text is tokenized exactly as by the model's own tokenizer.
 
     kept_tokenizer  the whole tokenizer, where llama.cpp's differs in more than the next
+    kept_sentencepiece  the same for a SentencePiece model that stands alone
     normalizing     a Unicode form that the tokenizer brings text into and llama.cpp does not
 
 The converter writes one of them where it measured that llama.cpp alone cannot agree; files without
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mofa_gguf.engine.errors import ModelFileError
+from mofa_gguf.engine.tokens.kept_sentencepiece import KeptSentencePiece, stored_pieces
 from mofa_gguf.engine.tokens.kept_tokenizer import KEPT_KEY, KeptTokenizer
 from mofa_gguf.engine.tokens.normalizing import FORM_KEY, FORMS, NormalizingTokenizer
 
@@ -52,6 +54,10 @@ def exact_tokenizer(vocab: Vocab, metadata: Mapping[str, Any], path: Path) -> Ex
             is_control=lambda token: bool(owner.is_control(token)),
             natively=natively,
         )
+    pieces = stored_pieces(metadata, path)
+    if pieces is not None:
+        control = {vocab.text(i): i for i in range(vocab.n_tokens) if vocab.is_control(i)}
+        return KeptSentencePiece(pieces, path, n_tokens=vocab.n_tokens, control=control)
     form = metadata.get(FORM_KEY)
     if form is None:
         return None

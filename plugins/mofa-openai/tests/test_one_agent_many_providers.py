@@ -56,9 +56,8 @@ providers = [{{ use = "small", trigger = {trigger} }}, "server"]
 
 [providers.small]
 provider = "gguf"
-model = "{model}"
 n_threads = 1
-n_ctx = 16
+{small}
 """
 
 
@@ -81,13 +80,20 @@ def write(
     """The file above, with what a test wants of it."""
     monkeypatch.setenv("AGENTS_TEST_KEY", real_server.api_key)
 
-    def write(default: str, *, first: str = "remote", trigger: str = '"default"') -> Path:
+    def write(
+        default: str,
+        *,
+        first: str = "remote",
+        trigger: str = '"default"',
+        small: str = 'model = "{model}"\nn_ctx = 16',
+    ) -> Path:
         file = tmp_path / "mofa.toml"
         file.write_text(
             CONFIG.format(
                 default=default,
                 first=first,
                 trigger=trigger,
+                small=small.format(model=demo_model),
                 model=demo_model,
                 real_url=real_server.base_url,
                 scripted_url=server.base_url,
@@ -153,12 +159,25 @@ def test_a_chain_does_not_go_on_for_another_condition(
         client.ask("What is MoFA?")
 
 
-def test_a_local_model_too_small_for_the_prompt_gives_way_to_the_server(
-    write: Callable[..., Path],
+LOCAL_FAILURES = {
+    "context_length_exceeded": 'model = "{model}"\nn_ctx = 16',
+    "quota_exceeded": 'model = "{model}"\nmemory_budget = "1MiB"',
+    "model_not_found": 'model = "no-such-file.gguf"',
+}
+
+
+@pytest.mark.parametrize("condition", LOCAL_FAILURES)
+def test_a_local_model_that_cannot_answer_gives_way_to_the_server(
+    condition: str, write: Callable[..., Path]
 ) -> None:
-    trigger = '{ conditions = ["context_length_exceeded"] }'
-    with LLMClient(load_provider(write("local-first", trigger=trigger))) as client:
-        answer = client.ask("What is MoFA? " + "Tell me. " * 8, max_tokens=8)
-        assert answer
+    small = LOCAL_FAILURES[condition]
+    trigger = f"{{ conditions = [{json.dumps(condition)}] }}"
+    with LLMClient(load_provider(write("local-first", trigger=trigger, small=small))) as client:
+        assert client.ask("What is MoFA? " + "Tell me. " * 8, max_tokens=8)
         assert isinstance(client.provider, FallbackChain)
         assert client.provider.metrics().fallbacks_total == 1
+    with (
+        LLMClient(load_provider(write("local-first", trigger='"never"', small=small))) as client,
+        pytest.raises(LLMError),
+    ):
+        client.ask("What is MoFA? " + "Tell me. " * 8, max_tokens=8)

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from mofa_gguf.engine.cache.parked import MAX_ENTRIES, Parked, ParkedPrefixes
 from mofa_gguf.engine.cache.parking import IDLE_S, Parking
-from mofa_gguf.engine.cache.policy import idle_cells_allowed, parking_bytes
+from mofa_gguf.engine.cache.policy import idle_cells_allowed
 from mofa_gguf.engine.cache.radix import PrefixCache
 from mofa_gguf.engine.cache.states import CellStates
 from mofa_gguf.engine.engine import Engine
 from mofa_gguf.engine.errors import DecodeFailed
 from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.planning.sizing import parking_bytes
 from mofa_gguf.engine.requests.request import FinishEvent, GenerationRequest, TextEvent
 from mofa_gguf.engine.requests.sampling import SamplingOptions
 from tests.engine.fake_memory import FakeMemory

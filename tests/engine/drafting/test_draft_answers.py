@@ -416,10 +416,11 @@ def test_a_draft_model_that_does_not_fit_is_refused_by_its_name(
     plan = fit.plan_load
 
     def tight(header, options, **more):  # type: ignore[no-untyped-def]
-        room = HostMemory(Room(2**20, "a small machine"), None, 2**20)
-        return plan(header, options, memory=room if header.path == unlike_model else None, **more)
+        if header.path == unlike_model:
+            more["memory"] = HostMemory(Room(2**20, "a small machine"), None, 2**20)
+        return plan(header, options, **more)
 
-    monkeypatch.setattr("mofa_gguf.engine.models.loading.plan_load", tight)
+    monkeypatch.setattr("mofa_gguf.engine.planning.whole.plan_load", tight)
     with pytest.raises(OutOfMemory, match="unlike"):
         Engine.load(tiny_model, replace(F32, draft_model=str(unlike_model)))
 

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from gguf.constants import MODEL_ARCH_NAMES
 
 from mofa_gguf.engine.errors import ModelFileError, UnsupportedModel
+from mofa_gguf.engine.files import known
 from mofa_gguf.engine.files.header import read_header
 from mofa_gguf.engine.files.tensor_types import TYPES_BY_ID
+from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.planning.fit import plan_load
 from tests.support.tiny_gguf import TinyLlama, TinyVocab, write_tiny_llama
@@ -302,3 +305,19 @@ def test_an_unknown_architecture_is_unsupported_and_named(sound: Parts, tmp_path
     with pytest.raises(UnsupportedModel, match="cannot run the architecture 'newest'") as caught:
         Engine.load(path, EngineOptions(n_ctx=64, n_threads=1))
     assert caught.value.architecture == "newest"
+
+
+def test_the_architectures_that_are_told_apart_are_those_of_the_installed_llama_cpp() -> None:
+    """Each name stands in its library; the package gguf and our list of newer ones have them all.
+
+    Those that are no language models (``kinds``) are refused before.
+    """
+    folder = Path(str(llama().__file__)).parent / "lib"
+    library = b"".join(path.read_bytes() for path in sorted(folder.glob("*llama.*")))
+    ours = {*MODEL_ARCH_NAMES.values(), *known.NEWER}
+    assert not known.NEWER & set(MODEL_ARCH_NAMES.values())
+    unknown = [name for name in ours if name.encode() + b"\0" not in library]
+    assert unknown == []
+    groups = (known.ARCHITECTURES, known.HEADS_OF_ONE_LENGTH, known.ROTATES_ITS_HEADS_WHOLE)
+    for names in (*groups, known.RECURRENT, known.MAMBA):
+        assert names <= ours

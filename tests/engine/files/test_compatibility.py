@@ -180,6 +180,6 @@ def test_an_embedding_model_cannot_chat(tmp_path: Path) -> None:
     source = Path(__file__).resolve().parents[2] / "data" / "parity" / "nomic-bert"
     convert(source, tmp_path / "bert.gguf", "F32", threads=1, verify=False)
     engine = Engine.load(tmp_path / "bert.gguf", OPTIONS)
-    with pytest.raises(InvalidOption, match="is an encoder: it embeds text but cannot generate"):
+    with pytest.raises(InvalidOption, match="is made for embedding: it cannot generate"):
         engine.submit(GenerationRequest([1]))
     engine.close()

@@ -15,9 +15,9 @@ from mofa_gguf import ChatCompletionRequest, ConfigError, GGUFConfig, GGUFProvid
 from mofa_gguf.engine.cache.session import fingerprint
 from mofa_gguf.engine.engine import Engine
 from mofa_gguf.engine.errors import ModelFileError
+from mofa_gguf.engine.files.adapter import check_adapter
 from mofa_gguf.engine.files.header import read_header
 from mofa_gguf.engine.models.logits import Probe
-from mofa_gguf.engine.models.lora import check_adapter
 from mofa_gguf.engine.options import EngineOptions, LoraAdapter
 from tests.support.tiny_gguf import write_tiny_llama
 

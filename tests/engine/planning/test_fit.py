@@ -19,6 +19,7 @@ from mofa_gguf.engine.machine.memory import HostMemory, Room
 from mofa_gguf.engine.native import logged
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.planning import fit, planner
+from mofa_gguf.engine.planning.adapters import AdapterFacts
 from mofa_gguf.engine.planning.dry_load import read_log
 from mofa_gguf.engine.planning.facts import facts_of, model_facts
 from mofa_gguf.engine.planning.fit import plan_load, usable_devices
@@ -238,8 +239,9 @@ def test_estimated_buffers_are_not_below_the_measured_ones(wide_model: Path) -> 
     header = read_header(wide_model)
     for n_ctx in (512, 4096):
         options = EngineOptions(n_ctx=n_ctx, n_threads=1)
+        facts, none = model_facts(header), AdapterFacts(())
         made = planner.Planner(
-            wide_model, model_facts(header), header.tensors, options, (), memory(4000), 1.0
+            wide_model, facts, header.tensors, options, (), memory(4000), 1.0, none
         )
         estimated = made._first_costs().compute.at(n_ctx)
         assert estimated >= plan_load(header, options).plan.host.compute

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,12 @@ from mofa_gguf.engine.engine import Engine
 from mofa_gguf.engine.models.context import Context
 from mofa_gguf.engine.native import llama, weights_may_be_repacked
 from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.planning.attention import TileCost
 from mofa_gguf.engine.requests.request import FinishEvent, GenerationRequest, TextEvent
 from mofa_gguf.engine.requests.sampling import SamplingOptions
+from mofa_gguf.engine.running.filling import Filling
 from mofa_gguf.engine.scheduling.policy import worth_filling
+from mofa_gguf.engine.scheduling.scheduler import Piece, Task
 from tools.bench.model import Shape, write_model
 
 SMALL = Shape(n_layers=2, n_embd=256, n_heads=4, n_kv_heads=4, n_ff=512, n_vocab=600, n_ctx=512)
@@ -55,6 +59,34 @@ def test_only_a_batch_that_lacks_one_token_of_four_is_filled() -> None:
     assert [n for n in range(1, 17) if worth_filling(n)] == [3, 7, 11, 15]
 
 
+def piece(start: int, n_tokens: int) -> Piece:
+    return Piece(Task([1] * (start + n_tokens)), 0, start, [1] * n_tokens, is_last=True)
+
+
+def test_a_batch_is_filled_for_tiles_first_and_only_as_far_as_there_is_room() -> None:
+    filling = Filling(9, by_four=True, tiles=TileCost(1e-3))
+    long, short = [piece(2000, 39)], [piece(0, 39)]
+    assert filling.n_tokens(long, room=100) == 25
+    assert filling.n_tokens(long, room=24) == 1
+    assert filling.n_tokens(short, room=100) == 1
+    assert filling.n_tokens(short, room=0) == 0
+    assert Filling(9, by_four=False, tiles=None).n_tokens(long, room=100) == 0
+
+
+def test_with_flash_attention_a_prompt_of_sixty_tokens_is_computed_as_a_tile(
+    repacked_model: Path, batches: list[int]
+) -> None:
+    engine = Engine.load(repacked_model, replace(OPTIONS, flash_attn="on"))
+    try:
+        (answer,) = answers(engine, [[1, *range(300, 359)]])
+        assert batches[0] == 64
+        worker = engine._worker
+        assert worker is not None
+        assert worker.cache.n_used == 60 + len(answer) - 1
+    finally:
+        engine.close()
+
+
 def test_a_prompt_of_seven_tokens_is_computed_as_eight_and_leaves_seven_cells(
     repacked_model: Path, batches: list[int]
 ) -> None:
@@ -69,8 +101,8 @@ def test_a_prompt_of_seven_tokens_is_computed_as_eight_and_leaves_seven_cells(
         worker.scheduler.check()
         assert worker.cache.n_used == 7 + len(answer) - 1
         memory = llama().llama_get_memory(worker._context.handle)
-        assert worker.batches.filler is not None
-        assert llama().llama_memory_seq_pos_max(memory, worker.batches.filler) == -1
+        assert worker.batches.filling is not None
+        assert llama().llama_memory_seq_pos_max(memory, worker.batches.filling.sequence) == -1
     finally:
         engine.close()
 

@@ -17,6 +17,7 @@ import pytest
 from mofa_gguf.engine.errors import ConstraintError
 from mofa_gguf.engine.structure.constraint import Constraint, ConstraintFactory
 from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
+from tests.support.tiny_vocab import write_word_vocab
 
 WORDS = [
     *('{"', '":', '","', '"}', "{", "}", "[", "]", ",", ":", '"', "▁", "▁the", "true", "false"),
@@ -48,35 +49,9 @@ PERSON = {
 @pytest.fixture(scope="module")
 def vocab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vocab]:
     """A vocabulary of control tokens, all bytes and a few words."""
-    path = tmp_path_factory.mktemp("vocab") / "tiny.gguf"
     kind = gguf.TokenType
-    entries = [
-        ("<unk>", kind.UNKNOWN),
-        ("<s>", kind.CONTROL),
-        ("</s>", kind.CONTROL),
-        ("<|end_of_turn|>", kind.CONTROL),
-        ("[unused]", kind.UNUSED),
-        *((f"<0x{byte:02X}>", kind.BYTE) for byte in range(256)),
-        *((word, kind.NORMAL) for word in WORDS),
-    ]
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_vocab_size(len(entries))
-    writer.add_context_length(64)
-    writer.add_embedding_length(32)
-    writer.add_block_count(1)
-    writer.add_feed_forward_length(32)
-    writer.add_head_count(1)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list([text for text, _ in entries])
-    writer.add_token_scores([-float(n) for n in range(len(entries))])
-    writer.add_token_types([int(type) for _, type in entries])
-    writer.add_bos_token_id(BOS)
-    writer.add_eos_token_id(EOS)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    specials = [("<|end_of_turn|>", kind.CONTROL), ("[unused]", kind.UNUSED)]
+    path = write_word_vocab(tmp_path_factory.mktemp("vocab") / "tiny.gguf", WORDS, specials)
     with VocabFile(path) as file:
         yield file.vocab
 

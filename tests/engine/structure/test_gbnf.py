@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -12,23 +11,11 @@ import pytest
 from mofa_gguf.engine.errors import ConstraintError
 from mofa_gguf.engine.structure.constraint import ConstraintFactory
 from mofa_gguf.engine.structure.gbnf import lark_of
-from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
-from tests.support.tiny_vocab import EOS, write_vocab
+from mofa_gguf.engine.tokens.vocab import Vocab
 
 LETTERS = "abc"
 MAX_LENGTH = 5
 TEXTS = ["".join(text) for n in range(MAX_LENGTH + 1) for text in product(LETTERS, repeat=n)]
-
-
-@pytest.fixture(scope="module")
-def vocab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vocab]:
-    with VocabFile(write_vocab(tmp_path_factory.mktemp("vocab") / "tiny.gguf")) as file:
-        yield file.vocab
-
-
-@pytest.fixture(scope="module")
-def factory(vocab: Vocab) -> ConstraintFactory:
-    return ConstraintFactory(vocab, eos=EOS)
 
 
 def accepts(factory: ConstraintFactory, vocab: Vocab, grammar: str, text: str) -> bool:

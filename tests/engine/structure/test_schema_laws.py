@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,22 +11,11 @@ from jsonschema import Draft202012Validator
 
 from mofa_gguf.engine.errors import ConstraintError
 from mofa_gguf.engine.structure.constraint import Constraint, ConstraintFactory
-from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
+from mofa_gguf.engine.tokens.vocab import Vocab
 from tests.support.random_schemas import RandomSchemas
-from tests.support.tiny_vocab import EOS, write_vocab
+from tests.support.tiny_vocab import EOS
 
 N_SCHEMAS, N_SAMPLES, MAX_TOKENS = 40, 3, 200
-
-
-@pytest.fixture(scope="module")
-def vocab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vocab]:
-    with VocabFile(write_vocab(tmp_path_factory.mktemp("vocab") / "tiny.gguf")) as file:
-        yield file.vocab
-
-
-@pytest.fixture(scope="module")
-def factory(vocab: Vocab) -> ConstraintFactory:
-    return ConstraintFactory(vocab, eos=EOS)
 
 
 def sample(constraint: Constraint, vocab: Vocab, rng: np.random.Generator) -> str | None:
