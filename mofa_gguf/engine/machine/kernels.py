@@ -7,12 +7,13 @@ four times as slow. The step is in no header and no list of features.
 
 from __future__ import annotations
 
+import ctypes
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from mofa_gguf.engine.machine.backends import InitParams, api, cpu_device
+from mofa_gguf.engine.machine.backends import InitParams, api, cpu_device, function_of
 from mofa_gguf.engine.native import llama
 
 _HALF_STEP = 128
@@ -59,8 +60,18 @@ def _attend(values: npt.NDArray[np.float16]) -> _Values:
     size = library.ggml_tensor_overhead() * _N_TENSORS + library.ggml_graph_overhead()
     context = library.ggml_init(InitParams(size, None, True))
     backend = library.ggml_backend_dev_init(cpu_device(), None)
+    # More than one would stay in OpenMP's pool, beside which others sleep instead of waiting.
+    set_threads = function_of(
+        library.ggml_backend_dev_backend_reg(cpu_device()),
+        "ggml_backend_set_n_threads",
+        None,
+        ctypes.c_void_p,
+        ctypes.c_int,
+    )
     buffer = None
     try:
+        if set_threads is not None:
+            set_threads(backend, 1)
         q = library.ggml_new_tensor_3d(context, _F32, n, 1, 1)
         k = library.ggml_new_tensor_3d(context, _F16, n, 2, 1)
         v = library.ggml_new_tensor_3d(context, _F16, n, 2, 1)
