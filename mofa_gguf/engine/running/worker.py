@@ -181,7 +181,7 @@ class Worker:
             self.cache,
             self._states,
             max_bytes=n_bytes,
-            eager=options.flash_attn == "off",
+            eager=not self._model.offload.n_layers,
         )
         self.scheduler.recall = parking.recall
         return parking
