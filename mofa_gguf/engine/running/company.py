@@ -31,8 +31,12 @@ class Company:
 
     def gather(self, changed: threading.Condition, arrived: Sized) -> None:
         """Wait until no more come, where company is to be expected. ``changed`` is held."""
-        deadline = time.monotonic() + LONGEST_S
-        n_seen = 0
-        while self._expected and n_seen < len(arrived) and time.monotonic() < deadline:
-            n_seen = len(arrived)
-            changed.wait(GATHER_S)
+        if not self._expected:
+            return
+        now = time.monotonic()
+        deadline, until, n_seen = now + LONGEST_S, now, 0
+        while now < deadline and (n_seen < len(arrived) or now < until):
+            if n_seen < len(arrived):
+                n_seen, until = len(arrived), now + GATHER_S
+            changed.wait(max(0.0, min(until, deadline) - now))
+            now = time.monotonic()

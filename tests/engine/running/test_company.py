@@ -64,11 +64,9 @@ def test_prompts_that_come_together_are_computed_in_one_step(
         assert isinstance(last, FinishEvent)
 
     try:
+        for n_active in (2, 0):  # as if two had just been answered together
+            engine._company.note(n_active)
         with ThreadPoolExecutor(3) as agents:
-            list(agents.map(ask, range(3)))
-            while engine.stats().n_running:
-                time.sleep(0.01)
-            steps.clear()
             list(agents.map(ask, range(3)))
         assert steps[0] == 3
     finally:
