@@ -50,8 +50,8 @@ _DRAFT = Shape(4, 256, 4, 2, 1024, type="Q8_0")
 _MANY_EMBEDDED, _FEW_EMBEDDED = 2048, 512
 _LARGE_FILE = 300 * 2**20
 """From here on few tokens are embedded, to be done in time."""
-_N_BATCH = 128
-"""What is computed at once: more tokens of a batch use the same buffers again."""
+_N_COPIED = 128
+"""Cells that are filled at a time by copying those of one sequence."""
 _MIB = 2**20
 
 
@@ -192,7 +192,8 @@ def fill(engine: Engine, n_ctx: int) -> None:
 
 
 def _fill(context: Context, n_outputs: int, n_ctx: int) -> None:
-    """Compute a batch, copy its cells over and over, compute another on top."""
+    """Copy a sequence's cells over and over, and compute a whole batch on top of them."""
+    from mofa_gguf.engine.native import llama
 
     def decode(sequence: int, n_tokens: int) -> None:
         context.fill(
@@ -203,10 +204,12 @@ def _fill(context: Context, n_outputs: int, n_ctx: int) -> None:
         )
         context.run()
 
-    n_sequences = n_ctx // _N_BATCH
-    decode(0, _N_BATCH)
-    copy_cells(context.handle, range(1, n_sequences - 1))
-    decode(n_sequences - 1, _N_BATCH)
+    n_last = min(llama().llama_n_ubatch(context.handle), n_ctx)
+    n_copied = (n_ctx - n_last) // _N_COPIED
+    if n_copied:
+        decode(0, _N_COPIED)
+        copy_cells(context.handle, range(1, n_copied))
+    decode(n_copied, n_last)
 
 
 def copy_cells(handle: object, sequences: Sequence[int]) -> None:

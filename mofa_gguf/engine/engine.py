@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mofa_gguf.engine.cache.parking import IDLE_S
 from mofa_gguf.engine.cache.session import fingerprint, read_session, write_session
 from mofa_gguf.engine.drafting.draft_model import check_target, load_drafter
 from mofa_gguf.engine.errors import (
@@ -352,8 +351,8 @@ class Engine:
                 worker = self._worker
                 if worker is not None and not worker.idle:
                     break
-                untidy = worker is not None and worker.parking.untidy
-                if not self._changed.wait(IDLE_S if untidy else None):
+                due = worker.parking.due_in() if worker is not None else None
+                if not self._changed.wait(due):
                     break
                 self._company.gather(self._changed, self._arrived)
             return not self._closed

@@ -37,10 +37,15 @@ class FakeMemory:
             before = self.content[self.cell_of[sequence, position - 1]]
         assert len(before) == position
         assert (sequence, position) not in self.cell_of
-        self.cell_of[sequence, position] = self._next_cell
-        self.content[self._next_cell] = (*before, token)
-        self._next_cell += 1
+        cell = self.new_cell()
+        self.cell_of[sequence, position] = cell
+        self.content[cell] = (*before, token)
         assert self.n_used <= self.n_cells, "the cache is overfull"
+
+    def new_cell(self) -> int:
+        """A cell that no sequence has."""
+        self._next_cell += 1
+        return self._next_cell - 1
 
     def tokens(self, sequence: int) -> tuple[int, ...]:
         """What a sequence has read: the content of its last cell."""

@@ -10,6 +10,9 @@ tools from the same source as the library:
 
     cmake -B build -DLLAMA_CURL=OFF && cmake --build build --target llama-server llama-bench
 
+``--server`` may be given more than once, with a name for the table: ``--server "llama-server, same
+flags=build2/bin/llama-server"``.
+
 ``--xllamacpp`` is a Python with the package xllamacpp, whose wheel brings a llama.cpp of its own.
 The picture needs matplotlib.
 """
@@ -110,7 +113,10 @@ def median(values: Iterable[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--server", type=Path, help="a llama-server of the same version")
+    parser.add_argument(
+        "--server", action="append", default=[], metavar="[NAME=]PATH",
+        help="a llama-server of the same version",
+    )  # fmt: skip
     parser.add_argument("--llama-bench", type=Path, help="a llama-bench of the same version")
     parser.add_argument("--xllamacpp", type=Path, help="a Python that has xllamacpp")
     parser.add_argument("--model", type=Path, help="where to keep the checkpoint")
@@ -126,9 +132,12 @@ def main() -> None:
         common = {"n_ctx": N_CTX, "n_parallel": N_PARALLEL, "n_threads": N_THREADS, "model": model}
         bench = LlamaBench(arguments.llama_bench, model) if arguments.llama_bench else None
         roads = [RemoteRoad(Ours, **common), RemoteRoad(LockedLlama, **common)]
-        for make, binary in ((Server, arguments.server), (XLlamaCpp, arguments.xllamacpp)):
-            if binary:
-                roads.append(RemoteRoad(make, **common, binary=binary))
+        for server in arguments.server:
+            name, _, path = server.rpartition("=")
+            named = {"name": name} if name else {}
+            roads.append(RemoteRoad(Server, **common, binary=Path(path), **named))
+        if arguments.xllamacpp:
+            roads.append(RemoteRoad(XLlamaCpp, **common, binary=arguments.xllamacpp))
         try:
             results = measure(roads, chosen, arguments.repeats, bench)
         finally:

@@ -125,11 +125,19 @@ class LockedLlama:
 class Server:
     """llama.cpp's own server on loopback, with as many slots as there are agents."""
 
-    name = "llama-server"
+    usual_name = "llama-server"
 
     def __init__(
-        self, model: Path, *, n_ctx: int, n_parallel: int, n_threads: int, binary: Path
+        self,
+        model: Path,
+        *,
+        n_ctx: int,
+        n_parallel: int,
+        n_threads: int,
+        binary: Path,
+        name: str = "",
     ) -> None:
+        self.name = name or self.usual_name
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
@@ -217,7 +225,7 @@ class XLlamaCpp(Server):
     ``binary`` is a Python that has it installed: its wheel comes with a llama.cpp of its own.
     """
 
-    name = "xllamacpp"
+    usual_name = "xllamacpp"
 
     def _command(
         self, binary: Path, model: Path, n_ctx: int, n_parallel: int, n_threads: int

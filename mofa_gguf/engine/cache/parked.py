@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mofa_gguf.engine.cache.memory import State
 from mofa_gguf.engine.cache.prefix_tree import common_prefix
 
 MAX_ENTRIES = 256
@@ -14,10 +15,10 @@ _TOKEN_BYTES = 8
 
 @dataclass(frozen=True, eq=False)
 class Parked:
-    """Tokens, and the state of their cells as bytes."""
+    """Tokens, and the state of their cells."""
 
     tokens: list[int]
-    state: bytes
+    state: State
 
     @property
     def n_bytes(self) -> int:

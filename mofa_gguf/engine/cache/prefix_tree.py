@@ -21,6 +21,8 @@ class Node:
     last_used: int = 0
     used_at: float = 0.0
     """When that was, in seconds of a monotonic clock."""
+    n_grouped: int = 0
+    """How many of its tokens, from the first on, have cells that lie together."""
     saved: bool = False
     """Whether the cells of the whole path were copied elsewhere."""
 
@@ -28,6 +30,20 @@ class Node:
     def end(self) -> int:
         """The position behind the last token."""
         return self.start + len(self.tokens)
+
+
+@dataclass(eq=False)
+class Lease:
+    """A running request's sequence. ``tail`` are computed tokens that are not in the tree."""
+
+    sequence: int
+    node: Node
+    tail: list[int] = field(default_factory=list)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that are computed: the next one's position."""
+        return self.node.end + len(self.tail)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -21,40 +21,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
 
-from mofa_gguf.engine.cache.prefix_tree import Node, common_prefix, holder_of, path_of
+from mofa_gguf.engine.cache.memory import CacheMemory
+from mofa_gguf.engine.cache.prefix_tree import Lease, Node, common_prefix, holder_of, path_of
 from mofa_gguf.engine.events import emit
 
 logger = logging.getLogger(__name__)
-
-
-class CacheMemory(Protocol):
-    """The operations on sequences that the tree needs; ``end`` -1 is the sequence's end."""
-
-    def copy(self, source: int, target: int, start: int, end: int) -> None:
-        """Let ``target`` share the cells of ``source`` at positions ``start`` to ``end``."""
-
-    def remove(self, sequence: int, start: int, end: int) -> None:
-        """Take ``sequence`` off its cells at positions ``start`` to ``end``."""
-
-    def has_all(self, sequence: int, n_tokens: int) -> bool:
-        """Whether ``sequence`` has every cell that a token behind ``n_tokens`` attends to."""
-
-
-@dataclass(eq=False)
-class Lease:
-    """A running request's sequence. ``tail`` are computed tokens that are not in the tree."""
-
-    sequence: int
-    node: Node
-    tail: list[int] = field(default_factory=list)
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens that are computed: the next one's position."""
-        return self.node.end + len(self.tail)
 
 
 class PrefixCache:
@@ -83,6 +55,11 @@ class PrefixCache:
     def n_free(self) -> int:
         """Cells that hold nothing."""
         return self.n_cells - self.n_used
+
+    @property
+    def has_free_id(self) -> bool:
+        """Whether a sequence can be opened without one that gives way."""
+        return bool(self._free_ids)
 
     @property
     def n_evictable(self) -> int:
@@ -216,6 +193,14 @@ class PrefixCache:
         assert not leaf.pins
         self._evict(leaf)
 
+    def forget(self, leaf: Node) -> None:
+        """Give up the cells of an idle leaf, and keep them nowhere else."""
+        keep, self.before_evict = self.before_evict, None
+        try:
+            self.evict(leaf)
+        finally:
+            self.before_evict = keep
+
     def clear(self) -> None:
         """Forget everything, leases too: the memory was emptied."""
         self._root = Node([], 0, None)
@@ -262,6 +247,7 @@ class PrefixCache:
         assert 0 < at < len(node.tokens)
         upper = Node(node.tokens[:at], node.start, node.parent)
         upper.last_used, upper.used_at = node.last_used, node.used_at
+        upper.n_grouped, node.n_grouped = min(node.n_grouped, at), max(0, node.n_grouped - at)
         node.parent.children[upper.tokens[0]] = upper
         node.tokens, node.start, node.parent = node.tokens[at:], node.start + at, upper
         upper.children[node.tokens[0]] = node

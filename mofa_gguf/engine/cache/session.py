@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mofa_gguf.engine.cache.memory import State
 from mofa_gguf.engine.errors import SessionError
 from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.options import EngineOptions
@@ -35,7 +36,7 @@ class Session:
     """Tokens and the state of their cells."""
 
     tokens: list[int]
-    state: bytes
+    state: State
 
 
 def fingerprint(header: GGUFHeader, options: EngineOptions, *, library: str) -> dict[str, Any]:
@@ -67,13 +68,15 @@ def fingerprint(header: GGUFHeader, options: EngineOptions, *, library: str) -> 
 def write_session(path: Path, session: Session, mark: dict[str, Any]) -> None:
     """Write a session; the file appears whole or not at all. Raises SessionError."""
     tokens = struct.pack(f"<{len(session.tokens)}I", *session.tokens)
+    digest = hashlib.sha256(tokens)
+    digest.update(session.state)
     description = json.dumps(
         {
             "version": VERSION,
             "fingerprint": mark,
             "n_tokens": len(session.tokens),
             "n_bytes": len(session.state),
-            "sha256": hashlib.sha256(tokens + session.state).hexdigest(),
+            "sha256": digest.hexdigest(),
         }
     ).encode()
     try:

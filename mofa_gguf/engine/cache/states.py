@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
+from mofa_gguf.engine.cache.memory import State, StateMemory
 from mofa_gguf.engine.cache.radix import PrefixCache
 
 _NO_TOKEN = -1
-
-
-class StateMemory(Protocol):
-    """The operations on a sequence's state that are needed here."""
-
-    def state_of(self, sequence: int) -> bytes:
-        """A sequence's cells as bytes."""
-
-    def restore(self, sequence: int, state: bytes) -> None:
-        """Fill an empty sequence. Raises DecodeFailed."""
-
-    def remove(self, sequence: int, start: int, end: int) -> None:
-        """Take ``sequence`` off its cells at positions ``start`` to ``end`` (-1: its end)."""
 
 
 class CellStates:
@@ -30,7 +17,7 @@ class CellStates:
         self._cache = cache
         self._memory = memory
 
-    def read(self, tokens: Sequence[int]) -> tuple[int, bytes] | None:
+    def read(self, tokens: Sequence[int]) -> tuple[int, State] | None:
         """How many of ``tokens`` are cached from the beginning, and the state of those cells.
 
         None when every sequence is in use. Raises DecodeFailed.
@@ -43,11 +30,11 @@ class CellStates:
         finally:
             self._cache.close(lease)
 
-    def of_sequence(self, sequence: int) -> bytes:
+    def of_sequence(self, sequence: int) -> State:
         """The state of a sequence's cells. Raises DecodeFailed."""
         return self._memory.state_of(sequence)
 
-    def write(self, tokens: Sequence[int], state: bytes, *, n_kept: int) -> bool:
+    def write(self, tokens: Sequence[int], state: State, *, n_kept: int) -> bool:
         """Put the state of ``tokens`` into the cache and keep the first ``n_kept`` cells.
 
         Cells for all of it must be free. False when every sequence is in use. Raises DecodeFailed.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mofa_gguf.engine.cache.prefix_tree import common_prefix
-from mofa_gguf.engine.cache.radix import Lease, PrefixCache
+from mofa_gguf.engine.cache.prefix_tree import Lease, common_prefix
+from mofa_gguf.engine.cache.radix import PrefixCache
 from mofa_gguf.engine.scheduling.scheduler import Task
 from mofa_gguf.engine.speculation.draft_policy import DraftAcceptance
 

@@ -202,20 +202,34 @@ class Context:
             if not self._llama.llama_memory_seq_rm(self._memory, sequence + shift, start, end):
                 raise DecodeFailed(f"the KV cache cannot drop positions {start} to {end}")
 
-    def state_of(self, sequence: int) -> bytes:
-        """A sequence's cells as bytes."""
-        size: int = self._llama.llama_state_seq_get_size(self._handle, sequence)
-        buffer = (ctypes.c_uint8 * size)()
-        n_bytes = self._llama.llama_state_seq_get_data(self._handle, buffer, size, sequence)
+    def state_size(self, sequence: int) -> int:
+        """Bytes of a sequence's state."""
+        n_bytes: int = self._llama.llama_state_seq_get_size(self._handle, sequence)
+        return n_bytes
+
+    def state_of(self, sequence: int, into: memoryview | None = None) -> memoryview:
+        """A sequence's cells as bytes, in new memory or at the beginning of ``into``.
+
+        Raises DecodeFailed.
+        """
+        size = self.state_size(sequence)
+        # Not zeroed first: a long conversation's state has hundreds of megabytes.
+        state = np.empty(size, np.uint8).data if into is None else into[:size]
+        if len(state) < size:
+            raise DecodeFailed(f"a state of {size} bytes does not go into {len(state)}")
+        n_bytes = self._llama.llama_state_seq_get_data(
+            self._handle, (ctypes.c_uint8 * size).from_buffer(state), size, sequence
+        )
         if n_bytes != size:
             raise DecodeFailed(f"llama.cpp gave {n_bytes} bytes of a state of {size}")
-        return bytes(buffer)
+        return state
 
-    def restore(self, sequence: int, state: bytes) -> None:
+    def restore(self, sequence: int, state: bytes | memoryview) -> None:
         """Fill an empty sequence with cells that :meth:`state_of` gave. Raises DecodeFailed."""
         take_errors()
-        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
-        if not self._llama.llama_state_seq_set_data(self._handle, buffer, len(state), sequence):
+        array = np.frombuffer(state, np.uint8)  # refers to the state, copies nothing
+        pointer = array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        if not self._llama.llama_state_seq_set_data(self._handle, pointer, len(array), sequence):
             reason = "; ".join(take_errors()) or "it gave no reason"
             raise DecodeFailed(f"llama.cpp could not take the saved state ({reason})")
         for shift in self._holders[1:]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from mofa_gguf.engine.cache.parking import Parking
 from mofa_gguf.engine.cache.radix import PrefixCache
+from mofa_gguf.engine.cache.regrouping import Regrouping, scratch_bytes
 from mofa_gguf.engine.cache.session import Session
 from mofa_gguf.engine.cache.states import CellStates
 from mofa_gguf.engine.drafting.wishes import Drafting
@@ -81,7 +82,15 @@ class Worker:
         )
         self.batches = BatchRunner(self._context, self.cache, filling=filling)
         self._states = CellStates(self.cache, self._context)
-        self.parking = self._parking(options)
+        n_kept = self._kept_bytes(options)
+        on_cpu = not model.offload.n_layers
+        # Cells of the others cost nothing on a GPU; plain attention goes over all in any order; and
+        # a state leaves out cells beyond a sliding window.
+        moves = on_cpu and not window and options.flash_attn != "off"
+        n_scratch = scratch_bytes(n_kept) if moves else 0
+        self.regrouping = Regrouping(self.cache, self._context, max_bytes=n_scratch)
+        self.parking = Parking(self.cache, self._states, max_bytes=n_kept - n_scratch, eager=on_cpu)
+        self.scheduler.recall = self.parking.recall
         self.n_ctx = min(n_ctx, self._context.n_ctx)
         """Tokens one request may have; the cells are rounded up."""
         self.drafting = Drafting(options.speculation, n_ctx=self.n_ctx)
@@ -129,6 +138,8 @@ class Worker:
         self.scheduler.computed(pieces)
         self._deliver(pieces)
         self.recorder.step(before, time.monotonic() - started)
+        if self.idle:
+            self.regrouping.regroup()
 
     def save(self, tokens: Sequence[int]) -> Session:
         """The cells of the longest beginning of ``tokens`` that is cached.
@@ -172,19 +183,12 @@ class Worker:
         self.drafting.close()
         self._context.close()
 
-    def _parking(self, options: EngineOptions) -> Parking:
-        n_bytes = options.prefix_memory
-        if n_bytes == AUTO:
-            # What this model and others were promised looks free until they use it.
-            n_bytes = parking_bytes(host_memory().free_bytes - reserved())
-        parking = Parking(
-            self.cache,
-            self._states,
-            max_bytes=n_bytes,
-            eager=not self._model.offload.n_layers,
-        )
-        self.scheduler.recall = parking.recall
-        return parking
+    def _kept_bytes(self, options: EngineOptions) -> int:
+        """The host's memory for cells that are out of the cache."""
+        if options.prefix_memory != AUTO:
+            return options.prefix_memory
+        # What this model and others were promised looks free until they use it.
+        return parking_bytes(host_memory().free_bytes - reserved())
 
     def _sort_out(self) -> None:
         """Take out what nobody waits for any more."""

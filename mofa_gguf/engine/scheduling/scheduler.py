@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from mofa_gguf.engine.cache.prefix_tree import common_prefix
-from mofa_gguf.engine.cache.radix import Lease, PrefixCache
+from mofa_gguf.engine.cache.prefix_tree import Lease, common_prefix
+from mofa_gguf.engine.cache.radix import PrefixCache
 from mofa_gguf.engine.scheduling.policy import fits, prefill_budget, should_wait
 
 

@@ -133,7 +133,7 @@ def test_idle_cells_move_out_where_they_slow_what_runs() -> None:
     idle_for(bench, 0)
     assert bench.cache.n_used == 600  # too fresh: the next turn may come at once
     idle_for(bench, IDLE_S + 1)
-    assert not bench.parking.untidy
+    assert bench.parking.due_in() is None
     assert bench.cache.n_used <= idle_cells_allowed(n_active=0, n_latest=60)
     assert bench.cache.match(words(9)) == 60, "the last conversation is in nobody's way"
     assert bench.run(words(0)) == 59

@@ -6,8 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mofa_gguf.engine.cache.prefix_tree import common_prefix
-from mofa_gguf.engine.cache.radix import Lease, PrefixCache
+from mofa_gguf.engine.cache.prefix_tree import Lease, common_prefix
+from mofa_gguf.engine.cache.radix import PrefixCache
 from tests.engine.fake_memory import FakeMemory
 
 

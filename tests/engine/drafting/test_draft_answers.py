@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mofa_gguf.engine.cache.radix import Lease
+from mofa_gguf.engine.cache.prefix_tree import Lease
 from mofa_gguf.engine.drafting.drafter import Drafter
 from mofa_gguf.engine.engine import Engine
 from mofa_gguf.engine.errors import (
