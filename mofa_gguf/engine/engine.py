@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import atexit
-import logging
-import os
-import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mofa_gguf.engine.cache.session import fingerprint, read_session, write_session
 from mofa_gguf.engine.drafting.draft_model import check_target, load_drafter
 from mofa_gguf.engine.errors import (
-    EngineClosed,
     EngineError,
     InvalidOption,
     PromptTooLong,
-    QueueFull,
     SessionError,
 )
 from mofa_gguf.engine.files.header import read_header
@@ -38,17 +32,14 @@ from mofa_gguf.engine.planning.whole import plan_whole
 from mofa_gguf.engine.requests.generation import Generation
 from mofa_gguf.engine.requests.request import GenerationRequest
 from mofa_gguf.engine.requests.sequence import Sequence as Request
-from mofa_gguf.engine.requests.tasks import CallTask, SideTask
-from mofa_gguf.engine.running.company import Company
+from mofa_gguf.engine.requests.tasks import CallTask
 from mofa_gguf.engine.running.embedders import Embedders
 from mofa_gguf.engine.running.embedding import EmbeddingTask, longest_input
+from mofa_gguf.engine.running.loop import Loop
 from mofa_gguf.engine.running.recorder import Recorder
 from mofa_gguf.engine.running.stats import EngineStats, latency_of, speed_of, throughput_of
 from mofa_gguf.engine.running.worker import Worker
 
-logger = logging.getLogger(__name__)
-
-_EntryT = TypeVar("_EntryT")
 _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -73,19 +64,14 @@ class Engine:
             None if model.only_embeds else Worker(model, options, n_ctx=n_ctx, abort=self._abort)
         )
         self._embedders = Embedders(model, options, self._abort, embedding)
-        self._arrived: deque[Request] = deque()
-        self._side_tasks: deque[SideTask] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
-        self._n_requests = 0
-        self._n_active = 0
-        self._n_running = 0
-        self._n_cells_cached = 0
-        self._n_removed = 0
-        self._company = Company()
-        self._pid = os.getpid()
-        self._thread = threading.Thread(target=self._run, name="mofa-gguf-engine", daemon=True)
-        self._thread.start()
+        self._loop = Loop(
+            self._worker,
+            abort=self._abort,
+            max_entries=options.max_parallel + options.max_queue,
+            max_queue=options.max_queue,
+            release=self._release,
+        )
+        self._loop.start()
         _open_engines.add(self)
 
     @classmethod
@@ -140,7 +126,7 @@ class Engine:
     @property
     def closed(self) -> bool:
         """Whether :meth:`close` was called."""
-        return self._closed
+        return self._loop.closed
 
     @property
     def outdated(self) -> bool:
@@ -167,10 +153,10 @@ class Engine:
         if request.speculation == "draft-model" and worker.drafting.drafter is None:
             raise InvalidOption("speculation", 'is "draft-model", but the model has no draft_model')
         generation = Generation()
-        self._check_open()
+        self._loop.check_open()
         entry = Request(self.model, request, generation.outbox, time.monotonic())
         try:
-            self._enqueue(self._arrived, entry)
+            self._loop.add_request(entry)
         except EngineError:
             entry.close()
             raise
@@ -185,7 +171,7 @@ class Engine:
         """
         self._check_inputs(inputs)
         task = EmbeddingTask(self._embedders.embedder, inputs, normalize=normalize)
-        self._enqueue(self._side_tasks, task)
+        self._loop.add_task(task)
         return task.future
 
     def rank(self, inputs: Sequence[Sequence[int]]) -> Future[list[list[float]]]:
@@ -198,7 +184,7 @@ class Engine:
             raise InvalidOption("model", "is no reranker: it has no head that judges two texts")
         self._check_inputs(inputs)
         task = EmbeddingTask(self._embedders.ranker, inputs, normalize=False)
-        self._enqueue(self._side_tasks, task)
+        self._loop.add_task(task)
         return task.future
 
     def _check_inputs(self, inputs: Sequence[Sequence[int]]) -> None:
@@ -243,13 +229,13 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """What is going on, counts since the engine was loaded, and the last answers' speed."""
-        worker = self._worker
+        worker, loop = self._worker, self._loop
         recorder = worker.recorder if worker else Recorder()
         counters = recorder.counters
         return EngineStats(
-            n_waiting=max(0, self._n_active - self._n_running),
-            n_running=self._n_running,
-            n_requests=self._n_requests,
+            n_waiting=max(0, loop.n_active - loop.n_running),
+            n_running=loop.n_running,
+            n_requests=loop.n_requests,
             n_prompt_tokens_computed=counters.n_prompt_tokens_computed,
             n_prompt_tokens_cached=counters.n_prompt_tokens_cached,
             n_generated_tokens=counters.n_generated_tokens,
@@ -258,7 +244,7 @@ class Engine:
             n_steps=counters.n_steps,
             n_cells=worker.cache.n_cells if worker else 0,
             n_cells_used=worker.cache.n_used if worker else 0,
-            n_cells_cached=self._n_cells_cached,
+            n_cells_cached=loop.n_cells_cached,
             speed=speed_of(recorder.answers()),
             latency=latency_of(recorder),
             throughput=throughput_of(recorder.steps()),
@@ -267,14 +253,7 @@ class Engine:
 
     def close(self) -> None:
         """End everything and free the model; returns when done, may be called twice."""
-        if os.getpid() != self._pid:
-            return  # a forked child has neither the thread nor a right to the parent's memory
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self._abort.set()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        self._loop.close()
 
     def _load_draft(self, progress: Callable[[float], None] | None) -> None:
         """Load the draft model. Nobody has this engine yet, so its thread waits meanwhile."""
@@ -298,100 +277,10 @@ class Engine:
 
     def _call(self, function: Callable[[], int]) -> Future[int]:
         task = CallTask(function)
-        self._enqueue(self._side_tasks, task)
+        self._loop.add_task(task)
         return task.future
 
-    def _check_open(self) -> None:
-        if os.getpid() != self._pid:
-            raise EngineClosed(
-                "the engine belongs to the process that loaded it, not to a fork; "
-                "load the model in the new process"
-            )
-        if self._closed:
-            raise EngineClosed
-
-    def _enqueue(self, queue: deque[_EntryT], entry: _EntryT) -> None:
-        limit = self.options.max_parallel + self.options.max_queue
-        self._check_open()  # before the lock too: in a fork nobody may be there to release it
-        with self._changed:
-            self._check_open()
-            if self._n_active >= limit:
-                raise QueueFull(self.options.max_queue)
-            queue.append(entry)
-            self._n_requests += 1
-            self._n_active += 1
-            self._changed.notify_all()
-
-    def _run(self) -> None:
-        try:
-            self._loop()
-        finally:  # however the loop ended, nobody may wait for ever
-            with self._changed:
-                self._closed = True
-            self._release()
-
-    def _loop(self) -> None:
-        while self._wait_for_work():
-            if self._worker is not None:
-                while self._arrived:
-                    self._worker.add(self._arrived.popleft())
-                try:
-                    self._worker.step()
-                except Exception as error:  # a bug must not end the thread that all wait for
-                    logger.exception("a step failed in an unexpected way")
-                    self._worker.start_over(EngineError(f"the engine failed: {error!r}"))
-            if self._side_tasks:
-                self._side_step()
-            self._count()
-
-    def _wait_for_work(self) -> bool:
-        """Sleep until there is something to do; False when the engine is closed."""
-        with self._changed:
-            while not self._closed and not self._arrived and not self._side_tasks:
-                worker = self._worker
-                if worker is not None and not worker.idle:
-                    break
-                due = worker.parking.due_in() if worker is not None else None
-                if not self._changed.wait(due):
-                    break
-                self._company.gather(self._changed, self._arrived)
-            return not self._closed
-
-    def _side_step(self) -> None:
-        """A step of what is no generation; running streams wait for it."""
-        task = self._side_tasks[0]
-        try:
-            if not task.step():
-                return
-        except EngineError as error:
-            task.fail(EngineClosed() if self._abort.is_set else error)
-        # A bug must fail its task, not the engine; nor must what a reader's callback raises, be it
-        # SystemExit, for that runs here when a future is settled.
-        except BaseException as error:
-            logger.exception("a task failed in an unexpected way")
-            task.fail(EngineError(f"the engine failed on this task: {error!r}"))
-        self._side_tasks.popleft()
-
-    def _count(self) -> None:
-        worker = self._worker
-        with self._changed:
-            n_requests = worker.n_requests if worker is not None else 0
-            self._n_active = n_requests + len(self._arrived) + len(self._side_tasks)
-            self._n_running = len(worker.scheduler.running) if worker is not None else 0
-            self._company.note(n_requests)
-            # Counting the cached cells goes through the whole tree: only when a request ended.
-            if worker is not None and worker.n_removed != self._n_removed:
-                self._n_removed = worker.n_removed
-                self._n_cells_cached = worker.cache.n_evictable
-
     def _release(self) -> None:
-        for task in self._side_tasks:
-            task.fail(EngineClosed())
-        if self._worker is not None:
-            for request in self._arrived:
-                self._worker.add(request)
-            self._worker.fail_all(EngineClosed())
-            self._worker.close()
         self._embedders.close()
         self.model.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,28 @@ def _says(code: str) -> str:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     return done.stdout.strip()
+
+
+UNLOADABLE = """
+from mofa_gguf.engine.engine import Engine
+from mofa_gguf.engine.errors import LibraryUnavailable
+for _ in range(2):
+    try:
+        Engine.load({path!r})
+    except LibraryUnavailable as error:
+        print(error)
+"""
+
+
+def test_a_library_that_is_not_there_is_said_to_be_missing_each_time(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(tmp_path / "nothing here")
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", folder)
+    first, second = _says(UNLOADABLE.format(path=str(tiny_model))).splitlines()
+    assert first == second
+    assert first.startswith("llama.cpp does not load (")
+    assert f"LLAMA_CPP_LIB_PATH is {folder}" in first
 
 
 LOW_LEVEL = "from mofa_gguf.engine.native import llama; import sys; library = llama(); "

@@ -155,7 +155,7 @@ def _apart(texts: Sequence[bytes]) -> Set[bytes] | None:
     seen = set(texts)
     if len(seen) != len(texts) or b"" in seen or max(map(len, texts)) > _MAX_TOKEN_BYTES:
         return None
-    return None if any(b"\0" in text for text in texts) else seen
+    return None if b"\0" in b"".join(texts) else seen
 
 
 def _told_apart(texts: Sequence[bytes], fail: Fail) -> Set[bytes]:

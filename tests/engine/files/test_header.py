@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mofa_gguf.engine.errors import ModelFileError
+from mofa_gguf.engine.errors import ModelFileError, OutOfMemory
+from mofa_gguf.engine.files import cursor
 from mofa_gguf.engine.files.header import ArraySummary, read_header
 from mofa_gguf.engine.files.tensor_types import TYPES_BY_ID
+from mofa_gguf.engine.files.vocabulary import read_strings
 from tests.support.tiny_gguf import TinyLlama, write_tiny_llama
 
 
@@ -99,6 +104,31 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         read_header(tmp_path / "nothing.gguf")
     with pytest.raises(ModelFileError, match="is a folder"):
         read_header(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_nobody_may_ever_write_to_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(ModelFileError, match="is no ordinary file"):
+        read_header(tmp_path / "pipe.gguf")
+
+
+def test_a_file_that_cannot_be_mapped_is_a_lack_of_memory(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a limit on address space; the file itself is sound."""
+
+    def full(*_where: object, **_how: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    header = read_header(tiny_model)
+    monkeypatch.setattr(cursor.mmap, "mmap", full)
+    with pytest.raises(OutOfMemory, match="no room to map its .* MiB") as caught:
+        read_header(tiny_model)
+    assert caught.value.n_bytes == tiny_model.stat().st_size
+    long = replace(header, metadata={"k": ArraySummary(8, 1)})
+    with pytest.raises(OutOfMemory):
+        read_strings(long, "k")
 
 
 @settings(

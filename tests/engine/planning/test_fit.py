@@ -287,6 +287,11 @@ def test_where_address_space_is_short_the_file_is_read_not_mapped(tmp_path: Path
     none = plan_load(header, options, memory=memory(4000, address_space=slack + 2))
     assert not none.plan.fits
     assert none.limit == "ulimit -v"
+    # What is told then is how much is missing at least.
+    half = plan_load(header, options, memory=memory(4000, address_space=needed / 2 + slack))
+    assert not half.plan.fits
+    assert not half.options.use_mmap
+    assert half.plan.host.available > 0.4 * needed * MIB
 
 
 def test_memory_that_another_model_was_promised_is_not_given_twice(tiny_model: Path) -> None:
@@ -348,7 +353,9 @@ def test_options_for_a_gpu_that_is_not_there_are_mentioned_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fit, "_said", set())
-    options = replace(OPTIONS, n_gpu_layers=12, tensor_split=(1, 2))
+    options = replace(
+        OPTIONS, n_gpu_layers=12, tensor_split=(1, 2), main_gpu=1, split_mode="none"
+    )
     with caplog.at_level(logging.WARNING, logger="mofa_gguf"):
         for _ in range(3):
             assert usable_devices(options, []) == ()
@@ -356,4 +363,6 @@ def test_options_for_a_gpu_that_is_not_there_are_mentioned_once(
     assert [record.getMessage().split(" has")[0] for record in caplog.records] == [
         "n_gpu_layers=12",
         "tensor_split",
+        "main_gpu=1",
+        "split_mode=none",
     ]

@@ -65,7 +65,7 @@ def test_prompts_that_come_together_are_computed_in_one_step(
 
     try:
         for n_active in (2, 0):  # as if two had just been answered together
-            engine._company.note(n_active)
+            engine._loop.company.note(n_active)
         with ThreadPoolExecutor(3) as agents:
             list(agents.map(ask, range(3)))
         assert steps[0] == 3

@@ -316,7 +316,7 @@ def test_a_callback_on_the_engines_own_thread_may_close_it(tiny_model: Path) -> 
     future = engine.embed([[65, 66]])
     future.add_done_callback(lambda _: engine.close())
     assert future.result(SECONDS)
-    wait_until(lambda: not engine._thread.is_alive())
+    wait_until(lambda: not engine._loop.thread.is_alive())
     with pytest.raises(EngineClosed):
         engine.submit(ENDLESS)
     engine.close()
@@ -331,7 +331,7 @@ def test_the_engines_thread_leaves_nobody_waiting_when_a_bug_ends_it(
     def broken() -> None:
         raise EngineError("the books are wrong")
 
-    monkeypatch.setattr(engine, "_count", broken)
+    monkeypatch.setattr(engine._loop, "_count", broken)
     stream = engine.submit(ENDLESS)
     with pytest.raises(EngineClosed):
         list(stream)
