@@ -29,56 +29,65 @@ if TYPE_CHECKING:
 NAME = "batch"
 
 
+Source = Annotated[
+    Path,
+    typer.Argument(
+        metavar="INPUT.jsonl",
+        help="OpenAI batch lines, or plain requests: messages, prompt or input (to embed).",
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="OUT.jsonl", help="The answers; gone on with."),
+]
+Parallel = Annotated[int, typer.Option("--parallel", min=1, help="Requests in flight at any time.")]
+MaxTokens = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--max-tokens", "-n", min=1, help="For lines that do not say."),
+]
+Temperature = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--temperature", "-t", help="For lines that do not say."),
+]
+Seed = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--seed", help="For lines that do not say."),
+]
+IgnoreModel = Annotated[
+    bool, typer.Option("--ignore-model", help="Ask this model, whatever the lines name.")
+]
+Ordered = Annotated[
+    bool, typer.Option("--ordered", help="In the end, put OUT in the order of INPUT.")
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Compute the lines again that failed before.")
+]
+StopAfter = Annotated[
+    int,
+    typer.Option("--stop-after", min=0, help="Stop when so many in a row fail alike; 0: never."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+
+
 def run(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="INPUT.jsonl",
-            help="OpenAI batch lines, or plain requests: messages, prompt or input (to embed).",
-        ),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="OUT.jsonl", help="The answers; gone on with."),
-    ],
+    source: Source,
+    output: Output,
     model: ModelOption = None,
     config: ConfigOption = None,
     provider: ProviderOption = None,
-    parallel: Annotated[
-        int, typer.Option("--parallel", min=1, help="Requests in flight at any time.")
-    ] = 32,
-    max_tokens: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--max-tokens", "-n", min=1, help="For lines that do not say."),
-    ] = None,
-    temperature: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--temperature", "-t", help="For lines that do not say."),
-    ] = None,
-    seed: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--seed", help="For lines that do not say."),
-    ] = None,
-    ignore_model: Annotated[
-        bool, typer.Option("--ignore-model", help="Ask this model, whatever the lines name.")
-    ] = False,
-    ordered: Annotated[
-        bool, typer.Option("--ordered", help="In the end, put OUT in the order of INPUT.")
-    ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Compute the lines again that failed before.")
-    ] = False,
-    stop_after: Annotated[
-        int,
-        typer.Option(
-            "--stop-after", min=0, help="Stop when so many in a row fail alike; 0: never."
-        ),
-    ] = 50,
+    parallel: Parallel = 32,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    seed: Seed = None,
+    ignore_model: IgnoreModel = False,
+    ordered: Ordered = False,
+    retry_failed: RetryFailed = False,
+    stop_after: StopAfter = 50,
     n_ctx: ContextOption = None,
     n_gpu_layers: GpuLayersOption = None,
     ray: RayOption = False,
     ray_address: RayAddressOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Answer every line of INPUT, many at once; run it again to go on after an interruption.
 

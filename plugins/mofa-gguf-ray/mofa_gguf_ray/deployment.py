@@ -30,7 +30,7 @@ from mofa_gguf_ray.resources import (
     settled,
 )
 from mofa_gguf_ray.router import ROUTERS
-from mofa_gguf_ray.settings import RayConfig
+from mofa_gguf_ray.settings import RayConfig, ReplicaBounds
 from mofa_gguf_ray.wire import Description
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,14 @@ _POLL_S = 0.2
 _HEALTH_PERIOD_S = 5.0
 _HEALTH_TIMEOUT_S = 30.0
 _GRACE_S = 5.0
-_ROOM_FOR_QUESTIONS = 16
-"""Requests about a replica itself, which are answered when it is full, too."""
+_DRAIN_S = 300.0
+"""How long a replica that is not needed any more goes on with the answers it has begun."""
+_LOOK_BACK_S = (12.0, 30.0)
+"""Over what time requests are counted, at least and at most; Ray hears of them every 10 s."""
+_ROOM_BESIDES = 16
+"""Requests that a replica takes in beyond its ``slots``: questions about itself, and what several
+programs send at once or what is there before there are more replicas. Its engine queues them, too:
+what Serve has let in is never refused."""
 _FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
 
 
@@ -59,7 +65,7 @@ class Deployment:
         try:
             self.handle.shutdown()
             if self.is_ours and not keep:
-                serve.delete(self.app)
+                _end(self.app)
         except Exception as error:  # noqa: BLE001 - a cluster that is gone has ended it
             log.warning("%s could not be ended: %s", self.app, error)
 
@@ -110,19 +116,8 @@ def _begin(app: str, config: RayConfig, check: Callable[[], None]) -> None:
     cpus = cores_for(config.gguf, options, there)
     share, gguf = _planned(config, Share(cpus, options.gpus), len(there), check)
     check_room(share, there)
-    actor: dict[str, Any] = {"num_cpus": share.cpus, "num_gpus": share.gpus}
-    if share.memory_bytes:
-        actor["memory"] = share.memory_bytes
-    bounds = options.replicas
-    more: dict[str, Any] = {"num_replicas": bounds.max}
-    if bounds.min < bounds.max:
-        more = {
-            "autoscaling_config": AutoscalingConfig(
-                min_replicas=bounds.min,
-                max_replicas=bounds.max,
-                target_ongoing_requests=config.gguf.max_parallel,
-            )
-        }
+    gguf = gguf.model_copy(update={"max_queue": gguf.max_queue + _ROOM_BESIDES})
+    more = _how_many(options.replicas, config.gguf.max_parallel)
     if options.max_replicas_per_node is not None:
         more["max_replicas_per_node"] = options.max_replicas_per_node
     router = RequestRouterConfig(
@@ -132,12 +127,11 @@ def _begin(app: str, config: RayConfig, check: Callable[[], None]) -> None:
         ),
     )
     made = serve.deployment(Replica, name=_NAME).options(
-        ray_actor_options=actor,
-        max_ongoing_requests=config.slots + _ROOM_FOR_QUESTIONS,
+        ray_actor_options=share.actor_options(),
+        max_ongoing_requests=config.slots + _ROOM_BESIDES,
         request_router_config=router,
         health_check_period_s=_HEALTH_PERIOD_S,
         health_check_timeout_s=_HEALTH_TIMEOUT_S,
-        graceful_shutdown_timeout_s=_GRACE_S,
         graceful_shutdown_wait_loop_s=_POLL_S,
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
         **more,
@@ -146,6 +140,34 @@ def _begin(app: str, config: RayConfig, check: Callable[[], None]) -> None:
     target = RunTarget(made.bind(gguf, config.digest(), owner), name=app, route_prefix=None)
     log.info("beginning %s: each replica reserves %s", app, share)
     serve.run_many([target], wait_for_applications_running=False)
+
+
+def _how_many(bounds: ReplicaBounds, n_at_once: int) -> dict[str, Any]:
+    """Serve's options for the number of replicas, of which each runs ``n_at_once`` requests."""
+    if bounds.is_fixed:
+        return {"num_replicas": bounds.max, "graceful_shutdown_timeout_s": _GRACE_S}
+    least_s, most_s = _LOOK_BACK_S
+    wanted_s = min(bounds.up_after_s, bounds.down_after_s)
+    scaling = AutoscalingConfig(
+        min_replicas=bounds.min,
+        max_replicas=bounds.max,
+        target_ongoing_requests=n_at_once,
+        upscale_delay_s=bounds.up_after_s,
+        downscale_delay_s=bounds.down_after_s,
+        look_back_period_s=max(least_s, min(most_s, wanted_s)),
+    )
+    return {"autoscaling_config": scaling, "graceful_shutdown_timeout_s": _DRAIN_S}
+
+
+def _end(app: str) -> None:
+    """End an application; what others have in flight there does not hold us up for long."""
+    serve.delete(app, _blocking=False)
+    deadline_s = time.monotonic() + 2 * _GRACE_S
+    while app in serve.status().applications:
+        if time.monotonic() >= deadline_s:
+            log.warning("%s ends when the answers that others still get from it are whole", app)
+            return
+        time.sleep(_POLL_S)
 
 
 def _planned(

@@ -84,6 +84,7 @@ class Replica:
             node=ray.util.get_node_ip_address(),
             pid=os.getpid(),
             status=self._provider.status(),
+            reserved=ray.get_runtime_context().get_assigned_resources(),
         )
 
     def check_health(self) -> None:

@@ -42,6 +42,11 @@ class Share:
             and self.memory_bytes <= machine.memory_bytes
         )
 
+    def actor_options(self) -> dict[str, float]:
+        """The same for Ray."""
+        options: dict[str, float] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
+        return {**options, "memory": self.memory_bytes} if self.memory_bytes else options
+
     def __str__(self) -> str:
         parts = [f"{self.cpus:g} cores"]
         if self.gpus:

@@ -8,6 +8,8 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from ray.serve.exceptions import DeploymentUnavailableError
+
 from mofa_gguf.contract import LLMError, Other, Timeout
 from mofa_gguf_ray import cluster
 from mofa_gguf_ray.calls import translated
@@ -54,7 +56,8 @@ class Session:
         return await asyncio.shield(asyncio.wrap_future(begun))
 
     async def reports(self) -> tuple[ReplicaReport, ...]:
-        """What each replica says; those that cannot answer are left out.
+        """What each replica says; those that cannot answer are left out. None where there may be
+        none.
 
         Raises:
             Timeout: one of them does not answer, and Ray has not noticed yet that it is gone.
@@ -67,6 +70,9 @@ class Session:
         except TimeoutError as error:
             raise Timeout("a replica does not answer", timeout_s=_REPORT_S) from error
         except Exception as error:
+            none_is_allowed = self._config.cluster.replicas.min == 0
+            if none_is_allowed and isinstance(error, DeploymentUnavailableError):
+                return ()
             raise translated(error) from error
         return tuple(each for each in told if isinstance(each, ReplicaReport))
 

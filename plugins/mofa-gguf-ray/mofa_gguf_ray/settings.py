@@ -34,6 +34,15 @@ class ReplicaBounds(BaseModel):
 
     min: int = Field(default=1, ge=0)
     max: int = Field(ge=1)
+    up_after_s: float = Field(default=30.0, ge=0)
+    """For how long there have to be too many requests before there are more replicas."""
+    down_after_s: float = Field(default=600.0, ge=0)
+    """For how long there have to be too few before there are fewer."""
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the number never changes."""
+        return self.min == self.max
 
     @model_validator(mode="after")
     def _in_order(self) -> ReplicaBounds:

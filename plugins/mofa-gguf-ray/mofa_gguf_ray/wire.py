@@ -7,7 +7,7 @@ and the last with how it ended. Whoever hears nothing for much longer is talking
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mofa_gguf_ray.errors import Failure
@@ -67,3 +67,5 @@ class ReplicaReport:
     """The address of its machine."""
     pid: int
     status: ProviderStatus
+    reserved: dict[str, float] = field(default_factory=dict)
+    """What Ray keeps free for it there: "CPU", "GPU", "memory" (bytes)."""

@@ -134,40 +134,73 @@ async def until_declared_dead() -> None:
         await asyncio.sleep(0.2)
 
 
+def facts_of(outcomes: list[Outcome], whole: dict[int, str]) -> dict[str, Any]:
+    """What became of the clients' long questions."""
+    return {
+        "streams": Counter(o.name for o in outcomes if o.number in STREAMS),
+        "chats": Counter(o.name for o in outcomes if o.number in CHATS),
+        "wrong": [o.number for o in outcomes if o.error is None and o.text != whole[o.number]],
+        "wrong_begun": [o.number for o in outcomes if not whole[o.number].startswith(o.text)],
+        "errors": sorted({str(o.error) for o in outcomes if o.error is not None}),
+    }
+
+
+async def be_cut_off(
+    patient: RayProvider, strict: RayProvider, right: list[str | None], whole: dict[int, str]
+) -> None:
+    """All clients ask through both providers, and some once more just after a host is gone."""
+    streaming = [asyncio.Event(), asyncio.Event()]
+    is_cut = asyncio.Event()
+
+    def then(begun: asyncio.Event) -> Callable[[], Awaitable[None]]:
+        async def wait() -> None:
+            begun.set()
+            await is_cut.wait()
+
+        return wait
+
+    asked = [
+        asyncio.create_task(ask_all(provider, then=then(begun)))
+        for provider, begun in zip((patient, strict), streaming, strict=True)
+    ]
+    for begun in streaming:
+        await begun.wait()
+    say("streaming")
+    await told()
+    began = time.monotonic()
+    is_cut.set()
+    late = asyncio.create_task(answers(patient))
+    sent_again, failed = await asyncio.gather(*asked)
+    say("cut off", seconds=time.monotonic() - began, **facts_of(sent_again, whole))
+    say("cut off without retries", **facts_of(failed, whole))
+    say("asked just after", right=await late == right, seconds=time.monotonic() - began)
+
+
 async def through_ray(right: list[str | None], whole: dict[int, str]) -> None:
-    config = RayConfig(
-        **MODEL, replicas=2, cpus=1, memory=0, max_replicas_per_node=1, routing="round-robin",
-        ray_address=sys.argv[1], lost_after_s=LOST_AFTER_S, retries_on_loss=1,
-    )  # fmt: skip
-    async with RayProvider(config) as provider:
+    options: dict[str, Any] = {
+        **MODEL, "replicas": 2, "cpus": 1, "memory": 0, "max_replicas_per_node": 1,
+        "routing": "round-robin", "ray_address": sys.argv[1], "lost_after_s": LOST_AFTER_S,
+        "deployment": "hosts",
+    }  # fmt: skip
+    async with (
+        RayProvider(RayConfig(**options, retries_on_loss=1)) as provider,
+        RayProvider(RayConfig(**options, retries_on_loss=0)) as strict,
+    ):
         await provider.load()
+        await strict.load()
         await until_both_serve(provider)
         say("answered", right=await answers(provider) == right, work=await work_by_node(provider))
-
-        async def be_cut_off() -> None:
-            say("streaming")
-            await told()
-
+        await be_cut_off(provider, strict, right, whole)
         began = time.monotonic()
-        outcomes = await ask_all(provider, then=be_cut_off)
-        say(
-            "cut off",
-            seconds=time.monotonic() - began,
-            streams=Counter(o.name for o in outcomes if o.number in STREAMS),
-            chats=Counter(o.name for o in outcomes if o.number in CHATS),
-            wrong=[o.number for o in outcomes if o.error is None and o.text != whole[o.number]],
-            wrong_begun=[o.number for o in outcomes if not whole[o.number].startswith(o.text)],
-            errors=sorted({str(o.error) for o in outcomes if o.error is not None}),
-        )
-        began = time.monotonic()
-        said = await answers(provider)
-        say("one left", right=said == right, seconds=time.monotonic() - began)
+        said = [await answers(each) for each in (provider, strict)]
+        say("one left", right=said == [right, right], seconds=time.monotonic() - began)
         await until_declared_dead()
         say("dead")
         await told()
         before = await until_both_serve(provider)
-        said = await answers(provider)
-        say("back", right=said == right, before=before, work=await work_by_node(provider))
+        said = [await answers(each) for each in (provider, strict)]
+        work = await work_by_node(provider)
+        say("back", right=said == [right, right], before=before, work=work)
     say("closed")
 
 

@@ -77,6 +77,7 @@ def here(ray_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "node-ip-address": "127.0.0.1",
         "port": 0,
         "num-cpus": 16,
+        "num-gpus": 1,  # which nothing computes on
         "include-dashboard": "false",
         "object-store-memory": 100 * 2**20,
         "temp-dir": ray_environment,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 from conftest import OPTIONS, RayHere
-from mofa_gguf_ray import RayProvider
+from mofa_gguf_ray import RayProvider, ReplicaReport
+from mofa_gguf_ray.resources import Planned, plan_here
 from scenes import HELLO, LONG, n_running, sums, until
 
 from mofa_gguf import GGUFConfig, GGUFProvider, LLMClient
@@ -24,6 +27,7 @@ from mofa_gguf.contract import (
 from mofa_gguf.contract.streaming import stream_violations
 
 pytestmark = pytest.mark.ray
+RERANKER = Path(__file__).parents[3] / "tests" / "data" / "rerankers" / "roberta"
 QUESTIONS = ["Hello!", "What is MoFA?", "What is 17 + 25?", "Who are you?"]
 
 
@@ -107,6 +111,62 @@ async def test_many_clients_are_served_by_both_and_each_gets_its_own(
     assert sum(a != b.content() for a, b in zip(alone, together, strict=True)) <= 1  # near ties
     after = {report.replica: sums(report)[1] for report in await provider.stats()}
     assert all(after[name] > n for name, n in before.items())
+
+
+async def test_what_the_replicas_count_sums_up_to_what_was_answered(provider: RayProvider) -> None:
+    def sums_of(reports: tuple[ReplicaReport, ...]) -> dict[str, int]:
+        counts: Counter[str] = Counter()
+        for report in reports:
+            engine = report.status.models[0].engine
+            assert engine is not None
+            counts["requests"] += engine.n_requests
+            counts["read"] += engine.n_prompt_tokens_computed + engine.n_prompt_tokens_cached
+            counts["written"] += engine.n_generated_tokens
+        return counts
+
+    before = sums_of(await provider.stats())
+    asked = [HELLO.user_message(f"Count to {n}.").with_max_tokens(n + 4) for n in range(12)]
+    answers = await asyncio.gather(
+        *(provider.chat(each.with_options({"ignore_eos": True})) for each in asked)
+    )
+    usage = [answer.usage for answer in answers if answer.usage is not None]
+    after = sums_of(await provider.stats())
+    assert {name: n - before[name] for name, n in after.items()} == {
+        "requests": 12,
+        "read": sum(each.prompt_tokens for each in usage),
+        "written": sum(each.completion_tokens for each in usage),
+    }
+
+
+async def test_ray_reserves_what_was_asked_for_and_what_the_load_plan_says(here: RayHere) -> None:
+    config = here.config(cpus=1.5, gpus=0.5)
+    plan = plan_here(config.gguf, 1)
+    assert isinstance(plan, Planned)
+    async with RayProvider(config) as made:
+        (report,) = await made.stats()
+        assert (await made.chat(HELLO)).content()
+    expected = {"CPU": 1.5, "GPU": 0.5, "memory": plan.memory_bytes}
+    assert report.reserved == pytest.approx(expected, rel=0.01)
+
+
+async def test_a_reranker_orders_documents_as_in_this_process(here: RayHere) -> None:
+    options = {"model": str(RERANKER), "quantization": "F32", "n_threads": 1, "flash_attn": "off"}
+    documents = ["a cat is an animal", "it rains", "the cat sat on the mat", "dogs bark"]
+    async with GGUFProvider(GGUFConfig(cache_dir=here.cache_dir, **options)) as local:
+        expected = await local.rerank("what is a cat", documents, 3)
+    config = here.config(**options, n_ctx="auto", replicas=2)
+    async with RayProvider(config) as far:
+        found = await asyncio.gather(*(far.rerank("what is a cat", documents, 3) for _ in range(4)))
+        with pytest.raises(ContextLengthExceeded) as long:
+            await far.rerank("it", ["x" * 500])
+        with pytest.raises(ConfigError) as wrong:
+            await far.rerank("", ["a"])
+    for each in found:
+        assert [r.index for r in each.results] == [r.index for r in expected.results]
+        scores = [r.score for r in expected.results]
+        assert [r.score for r in each.results] == pytest.approx(scores, abs=1e-3)
+    assert ((long.value.n_tokens or 0), long.value.n_ctx) == (506, 64)
+    assert wrong.value.field == "query"
 
 
 async def test_a_conversation_stays_where_it_was_computed(provider: RayProvider) -> None:

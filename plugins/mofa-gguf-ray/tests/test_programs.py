@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -12,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import OPTIONS, RayHere
 from mofa_gguf_ray import RayProvider
@@ -21,6 +24,9 @@ pytestmark = pytest.mark.ray
 N_LINES, N_KILLS = 500, 3
 MAIN = "import sys; from mofa_gguf.cli.main import main; sys.exit(main())"
 COMMAND = (sys.executable, "-c", MAIN, "batch", "in.jsonl", "-o", "out.jsonl")
+
+# They try for a minute to tell a Ray that is gone of its end, and are not waited for.
+HELPERS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
 
 # Begins replicas of its own, and never ends them.
 OWNER = """
@@ -83,6 +89,40 @@ def wait_for_lines(output: Path, n_lines: int, child: subprocess.Popen[bytes]) -
         assert child.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline_s
         time.sleep(0.005)
+
+
+def test_a_killed_batch_leaves_none_of_its_own_ray_behind_and_is_gone_on_with(
+    ray_environment: Path, tmp_path: Path
+) -> None:
+    lines = [
+        {"custom_id": f"q{n}", "prompt": f"What is {n} + 2?", "max_tokens": 4} for n in range(60)
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    output = tmp_path / "out.jsonl"
+    own = (*COMMAND, "-m", "demo", "--n-ctx", "512", "--parallel", "4", "--ray")
+    environment = {**os.environ, "MOFA_GGUF_CACHE_DIR": str(tmp_path), "MOFA_GGUF_N_THREADS": "1"}
+    begun: list[psutil.Process] = []
+    try:
+        with subprocess.Popen(own, cwd=tmp_path, env=environment) as child:
+            try:
+                wait_for_lines(output, random.randint(1, 30), child)
+                begun = psutil.Process(child.pid).children(recursive=True)
+                working = [process for process in begun if process.name() not in HELPERS]
+            finally:
+                child.kill()
+        assert len(working) > 3  # Ray's own, and a replica
+        assert psutil.wait_procs(working, timeout=30)[1] == []
+    finally:
+        for process in begun:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    n_before = output.read_bytes().count(b"\n")
+    assert 0 < n_before < len(lines)
+    with subprocess.Popen(own, cwd=tmp_path, env=environment) as child:
+        assert child.wait(120) == 0
+    answers = [json.loads(line) for line in output.read_text().splitlines()]
+    assert sorted(each["custom_id"] for each in answers) == sorted(e["custom_id"] for e in lines)
+    assert not any(each["error"] for each in answers)
 
 
 def test_the_replicas_of_a_program_that_was_killed_end_by_themselves(

@@ -64,6 +64,11 @@ def test_a_replica_that_fits_nowhere_is_refused_with_the_numbers() -> None:
         check_room(Share(1, 2), [SMALL, LARGE])
 
 
+def test_ray_is_told_of_a_share_in_its_own_words() -> None:
+    assert Share(1.5, 2, GIB).actor_options() == {"num_cpus": 1.5, "num_gpus": 2, "memory": GIB}
+    assert Share(1).actor_options() == {"num_cpus": 1, "num_gpus": 0}
+
+
 def test_all_replicas_get_the_same_context_and_threads() -> None:
     made = settled(GGUFConfig(model="demo"), Planned(1, 640), 2.5)
     assert (made.n_ctx, made.n_threads) == (640, 2)

@@ -38,6 +38,7 @@ def test_no_option_is_both_the_models_and_the_clusters() -> None:
         ({"n_ctxx": 2}, "n_ctxx", "did you mean 'n_ctx'"),
         ({"replicas": 0}, "replicas", "replicas = 0"),
         ({"replicas": {"min": 3, "max": 2}}, "replicas", "min (3) is more than max (2)"),
+        ({"replicas": {"max": 2, "up_after_s": -1}}, "replicas", "greater than or equal to 0"),
         ({"replicas": "many"}, "replicas", "replicas = 'many'"),
         ({"memory": "lots"}, "memory", "a size is a number of bytes"),
         ({"routing": "random"}, "routing", "'prefix', 'power-of-two' or 'round-robin'"),
