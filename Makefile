@@ -16,12 +16,18 @@ PLUGINS_BIN := $(CURDIR)/$(PLUGINS_VENV)/bin
 PLUGINS_STAMP := $(PLUGINS_VENV)/.installed
 
 # Flags to the compiler of llama.cpp, as far as it knows them.
-# GCC 12 compiles llama.cpp's AMX kernels wrongly: they end the process. Without them the others
-# are used. With AVX512-FP16, flash attention for heads of 64 goes through scalar code.
+# GCC 12 and its like compile llama.cpp's AMX kernels wrongly: they end the process, unless a header
+# of ours helps (where the path to it can be a flag: without spaces). With AVX512-FP16, flash
+# attention for heads of 64 goes through scalar code.
 known = $(shell printf '' | $${CC:-cc} $(1) -x c -E - >/dev/null 2>&1 && echo $(1))
-LEFT_OUT := $(call known,-mno-amx-tile -mno-amx-int8 -mno-amx-bf16) $(call known,-mno-avx512fp16)
-export CFLAGS := $(strip $(CFLAGS) $(LEFT_OUT))
-export CXXFLAGS := $(strip $(CXXFLAGS) $(LEFT_OUT))
+ifeq ($(words $(CURDIR)),1)
+TILES := -include $(CURDIR)/mofa_gguf/data/amx_tile_config.h
+else
+TILES := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
+endif
+KERNELS := $(call known,$(TILES)) $(call known,-mno-avx512fp16)
+export CFLAGS := $(strip $(CFLAGS) $(KERNELS))
+export CXXFLAGS := $(strip $(CXXFLAGS) $(KERNELS))
 
 .PHONY: demo test test-plugins lint format clean help
 

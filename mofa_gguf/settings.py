@@ -322,6 +322,11 @@ def _config_error(error: ValidationError) -> ConfigError:
             f"the option {field!r} is missing; give it, or set {ENVIRONMENT_PREFIX}{field.upper()}",
             field=field,
         )
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
+    # A value that may be one thing or another has a problem for each.
+    found = [
+        each["msg"].removeprefix("Value error, ")
+        for each in error.errors()
+        if each["loc"][:1] == problem["loc"][:1] and each["input"] == problem["input"]
+    ]
+    message = ", or ".join(dict.fromkeys(each[0].lower() + each[1:] for each in found))
     return ConfigError(f"{field} = {problem['input']!r}: {message}", field=field)

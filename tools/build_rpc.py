@@ -24,8 +24,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 TARGETS = ("ggml-rpc", "ggml", "llama")
-# GCC 12 compiles the AMX kernels wrongly; the Makefile leaves them out of pip's build as well.
-LEFT_OUT = (("-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16"), ("-mno-avx512fp16",))
+# As the Makefile builds: AMX kernels that run whatever GCC compiled them, no AVX512-FP16.
+_HEADER = Path(__file__).resolve().parent.parent / "mofa_gguf" / "data" / "amx_tile_config.h"
+FLAGS = (("-include", str(_HEADER)), ("-mno-avx512fp16",))
 OPTIONS = (
     "-DCMAKE_BUILD_TYPE=Release",
     "-DBUILD_SHARED_LIBS=ON",
@@ -70,7 +71,7 @@ def fetch(folder: Path) -> Path:
 
 def compile_libraries(source: Path, build: Path, *, jobs: int) -> None:
     """Configure and build the targets; nothing else of llama.cpp."""
-    flags = " ".join(flag for group in LEFT_OUT if knows(group) for flag in group)
+    flags = " ".join(flag for group in FLAGS if knows(group) for flag in group)
     own = [f"-DCMAKE_{language}_FLAGS={flags}" for language in ("C", "CXX")]
     configure = ["cmake", "-S", str(source), "-B", str(build), *OPTIONS, *own]
     subprocess.run(configure, check=True)

@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mofa_gguf.cli.errors import one_line
 from mofa_gguf.cli.findings import Finding
 from mofa_gguf.cli.output import size, unlogged
 
@@ -24,7 +23,6 @@ _GPU_PROGRAMS = {"nvidia-smi": "-DGGML_CUDA=on", "rocm-smi": "-DGGML_HIP=on"}
 
 # The optional extras of the distribution, each with a package that it brings.
 _EXTRAS = {"serve": "starlette", "otel": "opentelemetry"}
-_LEFT_OUT = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16 -mno-avx512fp16"
 
 
 def examine(config: Path | None = None) -> list[Finding]:
@@ -65,9 +63,10 @@ def llama_cpp() -> list[Finding]:
     """Whether llama.cpp loads, what it was built for, and the GPUs it sees."""
     from importlib.metadata import PackageNotFoundError, version
 
+    from mofa_gguf.engine.errors import LibraryUnavailable
     from mofa_gguf.engine.machine.devices import (
         gpus,
-        has_amx_kernels,
+        has_broken_amx_kernels,
         has_half_precision_kernels,
         list_devices,
         system_info,
@@ -78,25 +77,27 @@ def llama_cpp() -> list[Finding]:
         info = system_info()
         devices = list_devices()
         graphics = gpus()
+    except LibraryUnavailable as error:
+        return [Finding("llama.cpp", "broken", f"does not load ({error.problem})", error.remedy)]
+    try:
         release = version("llama-cpp-python")
-    except (ImportError, OSError, PackageNotFoundError, RuntimeError) as error:
-        advice = "reinstall it: pip install --force-reinstall --no-cache-dir llama-cpp-python"
-        return [Finding("llama.cpp", "broken", f"does not load ({one_line(error)})", advice)]
+    except PackageNotFoundError:
+        release = "of an unknown version"
     findings = [
         Finding("llama.cpp", "ok", f"llama-cpp-python {release}; {cpu_features(info)}"),
     ]
-    if has_amx_kernels():
+    if has_broken_amx_kernels():
         detail = (
-            "built with AMX, which GCC 12 compiles wrongly, so weights are not laid out anew "
-            "for this CPU and run slower"
+            "built with AMX by a compiler that gets it wrong, so weights are not laid out anew "
+            "for this CPU and answers take twice as long"
         )
-        findings.append(_build_without(detail))
+        findings.append(_build_anew(detail))
     if has_half_precision_kernels():
         detail = (
             "built with AVX512-FP16, where flash attention is slow for heads of 64 and not taken, "
             "so prompts take up to twice as long with many streams"
         )
-        findings.append(_build_without(detail))
+        findings.append(_build_anew(detail))
     if has_rpc():
         detail = "this build can use the devices of other machines (rpc_servers)"
         findings.append(Finding("workers", "ok", detail))
@@ -109,10 +110,13 @@ def llama_cpp() -> list[Finding]:
     return findings
 
 
-def _build_without(detail: str) -> Finding:
+def _build_anew(detail: str) -> Finding:
+    from mofa_gguf.engine.machine.devices import compiler_flags
+
+    flags = compiler_flags()
     advice = (
-        f'build without: CFLAGS="{_LEFT_OUT}" CXXFLAGS="{_LEFT_OUT}" '
-        "pip install --force-reinstall --no-cache-dir llama-cpp-python"
+        f'build it anew: CFLAGS="{flags}" CXXFLAGS="{flags}" '
+        "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
     )
     return Finding("CPU kernels", "note", detail, advice)
 

@@ -92,11 +92,14 @@ def _devices(name: str, config: GGUFConfig) -> Iterator[Finding]:
         if not found:
             advice = f"start `mofa-gguf worker` there, or take {server} out of rpc_servers"
             yield Finding(what, "note", f"the worker {server} does not answer", advice)
-    asked = config.n_gpu_layers not in ("auto", 0) or bool(config.tensor_split)
+    asked = config.engine_options().gpu_options
     if asked and not config.require_gpu and not workers and not gpus():
-        option = "tensor_split" if config.n_gpu_layers in ("auto", 0) else "n_gpu_layers"
-        detail = f"{option} has no effect: this build of llama.cpp finds no GPU"
-        yield Finding(what, "note", detail, f"build llama.cpp for the GPU, or leave {option} out")
+        names = " and ".join(asked)
+        detail = (
+            f"{names} {'have' if asked[1:] else 'has'} no effect: this build of llama.cpp finds no "
+            "GPU"
+        )
+        yield Finding(what, "note", detail, f"build llama.cpp for the GPU, or leave {names} out")
 
 
 def plan(name: str, config: GGUFConfig) -> Finding | None:

@@ -58,6 +58,18 @@ def _list(wanted: bool) -> None:
     raise typer.Exit
 
 
+Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="A checkpoint folder, a hub id, or 'demo'.")
+]
+Quantization = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--quantization",
+        "-q",
+        metavar="TYPE",
+        help="F16, Q8_0, Q4_K_M, ... Default: Q4_K_M; F32 for adapters.",
+    ),
+]
 Base = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
@@ -92,19 +104,9 @@ ListKnown = Annotated[
 
 def run(
     context: typer.Context,
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A checkpoint folder, a hub id, or 'demo'.")
-    ],
+    source: Source,
     output: Output = None,
-    quantization: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--quantization",
-            "-q",
-            metavar="TYPE",
-            help="F16, Q8_0, Q4_K_M, ... Default: Q4_K_M; F32 for adapters.",
-        ),
-    ] = None,
+    quantization: Quantization = None,
     base: Base = None,
     tensor_type: TensorTypes = None,
     output_type: OutputType = None,
@@ -131,16 +133,12 @@ def run(
 
     deep = verify is Verify.deep or verify_text is not None
     _check_usage(context, is_adapter=base is not None, verify_both_ways=deep and no_verify)
+    both = {"force": force, "dry_run": dry_run}
     with progress_view(quiet=json) as progress:
         if base is not None:
+            checkpoint = locate(base, progress=progress)
             report = convert_adapter(
-                source,
-                locate(base, progress=progress),
-                output,
-                quantization or "F32",
-                force=force,
-                verify=not no_verify,
-                dry_run=dry_run,
+                source, checkpoint, output, quantization or "F32", verify=not no_verify, **both
             )
         else:
             report = convert(
@@ -154,13 +152,12 @@ def run(
                 imatrix=imatrix,
                 split_max_size=split_max_size,
                 n_ctx=n_ctx,
-                force=force,
                 threads=threads,
                 verify="deep" if deep else not no_verify,
                 verify_text=verify_text,
-                dry_run=dry_run,
                 allow_tokenizer_mismatch=allow_tokenizer_mismatch,
                 progress=None if dry_run else progress,
+                **both,
             )
     tell(report, json=json)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from mofa_gguf.cli.conversion_options import Force, Json
+
+if TYPE_CHECKING:
+    from mofa_gguf.convert import ImportanceReport
 
 NAME = "imatrix"
 
@@ -42,7 +45,7 @@ def run(
 ) -> None:
     """Compute an importance matrix: which weights matter on a text."""
     from mofa_gguf.cli.errors import CommandError
-    from mofa_gguf.cli.output import console, facts_table, print_json, show
+    from mofa_gguf.cli.output import print_json
     from mofa_gguf.cli.progress import progress_view
     from mofa_gguf.convert import compute_importance
     from mofa_gguf.store import locate
@@ -66,7 +69,13 @@ def run(
         )
     if json:
         print_json(report.to_dict())
-        return
+    else:
+        _print(report)
+
+
+def _print(report: ImportanceReport) -> None:
+    from mofa_gguf.cli.output import console, facts_table, show
+
     facts = [
         ("output", str(report.output)),
         ("read", f"{report.n_chunks} chunks of {report.chunk_size} tokens"),

@@ -69,7 +69,7 @@ def plan_for(config: GGUFConfig) -> Outlook:
     from dataclasses import replace
 
     from mofa_gguf.engine.files.header import read_header
-    from mofa_gguf.engine.planning.whole import plan_whole
+    from mofa_gguf.engine.planning.whole import plan_ahead
     from mofa_gguf.provider.loaded import template_source
     from mofa_gguf.store import verdict_folder
 
@@ -81,7 +81,7 @@ def plan_for(config: GGUFConfig) -> Outlook:
         draft_model=str(draft) if draft is not None else None,
     )
     header = read_header(path)
-    whole = plan_whole(header, options)
+    whole = plan_ahead(header, options)
     templated = template_source(config, header.metadata) is not None
     return Outlook(
         whole,

@@ -17,6 +17,34 @@ from mofa_gguf.cli.client import (
 
 NAME = "serve"
 
+Provider = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--provider", "-p", "--name", help="A provider of the config file."),
+]
+ApiKey = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--api-key",
+        metavar="KEY",
+        envvar="MOFA_GGUF_API_KEY",
+        help="What clients must send; in the variable, no list of processes shows it.",
+    ),
+]
+AllowPublic = Annotated[
+    bool,
+    typer.Option(
+        "--allow-public", help="Listen where other machines reach it, although without a key."
+    ),
+]
+CorsOrigin = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--cors-origin",
+        metavar="ORIGIN",
+        help="Let scripts of these web pages ask (https://example.org, or *); repeatable.",
+    ),
+]
+
 
 def run(
     model: Annotated[
@@ -24,39 +52,16 @@ def run(
         typer.Argument(metavar="MODEL", help=MODEL_HELP),
     ] = None,
     config: ConfigOption = None,
-    provider: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--provider", "-p", "--name", help="A provider of the config file."),
-    ] = None,
+    provider: Provider = None,
     host: Annotated[
         str, typer.Option("--host", metavar="ADDRESS", help="Listen on this address.")
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Listen here; 0 takes any free port.")
     ] = 8080,
-    api_key: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--api-key",
-            metavar="KEY",
-            envvar="MOFA_GGUF_API_KEY",
-            help="What clients must send; in the variable, no list of processes shows it.",
-        ),
-    ] = None,
-    allow_public: Annotated[
-        bool,
-        typer.Option(
-            "--allow-public", help="Listen where other machines reach it, although without a key."
-        ),
-    ] = False,
-    cors_origin: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            "--cors-origin",
-            metavar="ORIGIN",
-            help="Let scripts of these web pages ask (https://example.org, or *); repeatable.",
-        ),
-    ] = None,
+    api_key: ApiKey = None,
+    allow_public: AllowPublic = False,
+    cors_origin: CorsOrigin = None,
     max_body_mb: Annotated[
         int, typer.Option("--max-body-mb", min=1, help="Largest request, in MB.")
     ] = 16,

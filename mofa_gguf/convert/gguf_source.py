@@ -24,7 +24,7 @@ from mofa_gguf.convert.families.base import NamedWeights
 from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.parts import SPLIT_KEYS, beside, number_of_part
 from mofa_gguf.convert.weights import Rows, Weights
-from mofa_gguf.engine.errors import ModelFileError
+from mofa_gguf.engine.errors import ModelFileError, OutOfMemory
 from mofa_gguf.engine.files.header import GGUFHeader, TensorInfo, read_header
 
 # gguf.h, enum gguf_type: bytes of the values of fixed size.
@@ -141,6 +141,8 @@ def open_gguf(path: Path) -> GGUFSource:
         headers = read_headers(path)
     except ModelFileError as error:
         raise CheckpointError(error.path, error.problem) from error
+    except OutOfMemory as error:
+        raise CheckpointError(path, "cannot be read, since it cannot be mapped") from error
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(header.path.open("rb")) for header in headers]
         maps = [mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) for file in files]

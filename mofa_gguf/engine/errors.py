@@ -4,6 +4,7 @@
     ├── InvalidOption          an option outside its range (``field``)
     ├── ModelFileError         the file is missing, broken or no GGUF (``path``)
     │   └── UnsupportedModel   a sound file that this llama.cpp cannot run (``architecture``)
+    ├── LibraryUnavailable     llama.cpp itself does not load (``problem``, ``remedy``)
     ├── DeviceUnavailable      a GPU was demanded and none can be used
     ├── OutOfMemory            weights, KV cache or buffers did not fit
     ├── PromptTooLong          more tokens than the context holds (``n_tokens``, ``n_ctx``)
@@ -50,6 +51,15 @@ class UnsupportedModel(ModelFileError):
     def __init__(self, path: Path | str, problem: str, *, architecture: str | None = None) -> None:
         super().__init__(path, problem)
         self.architecture = architecture
+
+
+class LibraryUnavailable(EngineError):
+    """llama.cpp itself does not load: it is missing, or not what its bindings expect."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"llama.cpp does not load ({problem}); {remedy}")
+        self.problem = problem
+        self.remedy = remedy
 
 
 class DeviceUnavailable(EngineError):

@@ -20,7 +20,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mofa_gguf.engine.errors import LibraryUnavailable
+
 logger = logging.getLogger("mofa_gguf.llama_cpp")
+
+_NO_ROOM = "failed to map segment"  # ld.so's words, where mmap finds no address space
+_FOLDER_VARIABLE = "LLAMA_CPP_LIB_PATH"  # llama-cpp-python's own
 
 _lock = threading.Lock()
 _module: ModuleType | None = None
@@ -77,7 +82,10 @@ _sink = _LogSink()
 
 
 def llama() -> ModuleType:
-    """llama-cpp-python's low-level C API, initialised. Safe to call from any thread."""
+    """llama-cpp-python's low-level C API, initialised. Safe to call from any thread.
+
+    Raises LibraryUnavailable, also when it is called again.
+    """
     global _module
     module = _module
     if module is None:
@@ -88,13 +96,28 @@ def llama() -> ModuleType:
 
 def _load() -> ModuleType:
     _defer("llama_cpp")
-    library: ModuleType = importlib.import_module("llama_cpp.llama_cpp")
+    try:
+        library: ModuleType = importlib.import_module("llama_cpp.llama_cpp")
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        # Missing, in a folder of another layout, or of a version without some function.
+        raise _unavailable(str(error)) from error
 
     # ctypes callbacks must outlive their use by C: this one lives as long as the process.
     _callbacks.append(library.llama_log_callback(_on_log))
     _listen(library)
     library.llama_backend_init()
     return library
+
+
+def _unavailable(problem: str) -> LibraryUnavailable:
+    folder = os.environ.get(_FOLDER_VARIABLE)
+    if _NO_ROOM in problem:
+        remedy = "it needs more address space than is left: raise the limit (ulimit -v)"
+    elif folder:
+        remedy = f"{_FOLDER_VARIABLE} is {folder}: correct it, or unset it"
+    else:
+        remedy = "reinstall it: pip install --force-reinstall --no-cache-dir llama-cpp-python"
+    return LibraryUnavailable(" ".join(problem.split()), remedy)
 
 
 def _listen(library: ModuleType) -> None:
@@ -145,16 +168,6 @@ def _on_log(level: int, text: bytes, _user_data: object) -> None:
     _sink.write(level, text)
 
 
-def weights_may_be_repacked() -> bool:
-    """Whether llama.cpp may lay quantized weights out anew for the CPU.
-
-    Not where it was built with AMX kernels: compiled by GCC 12 and its like, these end the process,
-    because ``_tile_loadconfig`` in amxtileintrin.h lets the compiler drop most of its argument.
-    """
-    info: bytes = llama().llama_print_system_info()
-    return b"AMX_INT8 = 1" not in info
-
-
 def ggml() -> ctypes.CDLL:
     """The ggml library that llama.cpp was built with.
 
@@ -165,7 +178,7 @@ def ggml() -> ctypes.CDLL:
     library = llama()
     with _lock:
         if _ggml is None:
-            folder = os.environ.get("LLAMA_CPP_LIB_PATH")
+            folder = os.environ.get(_FOLDER_VARIABLE)
             base = Path(folder) if folder else Path(str(library.__file__)).parent / "lib"
             # libggml depends on libggml-base, so symbols of both are found through it.
             _ggml = _open_first(base, ("libggml", "ggml"))
@@ -178,7 +191,7 @@ def _open_first(folder: Path, stems: tuple[str, ...]) -> ctypes.CDLL:
             path = folder / f"{stem}{suffix}"
             if path.exists():
                 return ctypes.CDLL(str(path))
-    raise OSError(f"no ggml library in {folder}; reinstall llama-cpp-python")
+    raise _unavailable(f"no ggml library in {folder}")
 
 
 def take_errors() -> list[str]:

@@ -76,3 +76,14 @@ class EngineOptions:
     """Whether llama.cpp tells the sizes of its buffers before a load, instead of an estimate."""
     verdicts: str | None = None
     """The folder where it is kept which files have passed; None keeps it for this process."""
+
+    @property
+    def gpu_options(self) -> tuple[str, ...]:
+        """Names of the options given here that only mean something with a GPU."""
+        given = {
+            "n_gpu_layers": self.n_gpu_layers not in (AUTO, 0),
+            "tensor_split": bool(self.tensor_split),
+            "main_gpu": self.main_gpu != 0,
+            "split_mode": self.split_mode != "layer",
+        }
+        return tuple(name for name, is_given in given.items() if is_given)

@@ -36,7 +36,7 @@ _NEEDS_IMPORTANCE = frozenset(("IQ2_XXS", "IQ2_XS", "IQ1_S"))
 # Kernels that look for the nearest point of a grid, and end the process where sums overflow.
 _GRIDS = frozenset(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"))
 _VALUES_IN_A_SUM, _LARGEST_SUM = 256, 1e37
-_FLOAT16_EXPONENT, _BFLOAT16_EXPONENT = 0x7C00, 0x7F80
+_FLOAT16_EXPONENT, _BFLOAT16_EXPONENT, _SIGN = 0x7C00, 0x7F80, 0x8000
 _E8M0_NAN = 0xFF
 
 
@@ -213,7 +213,11 @@ def _check(rows: npt.NDArray[np.uint8], target: TensorType) -> None:
         return
     exponent = _BFLOAT16_EXPONENT if target.name == "BF16" else _FLOAT16_EXPONENT
     for scales in _scales(blocks, target):
-        if ((scales & exponent) == exponent).any():
+        # As signed numbers the positive ones are in order, as unsigned numbers the negative ones.
+        if (
+            scales.view(np.int16).max(initial=0) >= exponent
+            or scales.max(initial=0) >= exponent | _SIGN
+        ):
             raise NotRepresentable(target.name)
 
 

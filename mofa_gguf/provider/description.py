@@ -9,7 +9,7 @@ from typing import Any
 from mofa_gguf.chat import ChatTemplate, TemplateError
 from mofa_gguf.contract import ConfigError, ModelCapabilities, ModelInfo
 from mofa_gguf.convert.errors import ConversionError
-from mofa_gguf.engine.errors import ModelFileError
+from mofa_gguf.engine.errors import ModelFileError, OutOfMemory
 from mofa_gguf.engine.files.header import read_header
 from mofa_gguf.provider.loaded import LoadedModel, given_template, template_source
 from mofa_gguf.settings import GGUFConfig
@@ -82,7 +82,7 @@ def peek(config: GGUFConfig) -> Abilities:
         pooling = header.hyperparameter("pooling_type")
         causal = header.hyperparameter("attention.causal", True)
         return _abilities(pooling, causal, ChatTemplate(source) if source else None)
-    except (ModelFileError, TemplateError, StoreError, ConversionError, ConfigError):
+    except (ModelFileError, OutOfMemory, TemplateError, StoreError, ConversionError, ConfigError):
         return NOTHING_KNOWN
 
 

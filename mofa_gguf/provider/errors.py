@@ -53,6 +53,7 @@ _TRANSLATIONS: tuple[tuple[type[Exception], _Translator], ...] = (
     (engine.UnsupportedModel, lambda e, m: contract.ProviderNotSupported(m, provider="gguf")),
     (engine.ModelFileError, lambda e, m: contract.ConfigError(m, path=e.path)),
     (engine.SessionError, lambda e, m: contract.ConfigError(m, path=e.path)),
+    (engine.LibraryUnavailable, lambda e, m: contract.ProviderNotSupported(m, provider="gguf")),
     (engine.DeviceUnavailable, lambda e, m: contract.ProviderNotSupported(m, provider="gguf")),
     (
         NotEnoughMemory,

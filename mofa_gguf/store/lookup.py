@@ -195,6 +195,8 @@ def _gguf_file(path: Path) -> Path:
             "safetensors, or get a GGUF version",
         )
     first = _first_part(path)
+    if first.exists() and not first.is_file():  # a pipe would be waited for without end
+        raise NotAModel(first, "is no ordinary file")
     try:
         with first.open("rb") as file:
             start = file.read(len(_MAGIC))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import subprocess
@@ -154,3 +155,17 @@ def test_a_reader_that_goes_away_is_no_error_message() -> None:
         process.stdout.close()
         assert process.stderr is not None
         assert process.stderr.read() == ""
+
+
+def test_only_a_process_of_its_own_is_spared_the_search_for_garbage(run: Run) -> None:
+    before = gc.get_threshold(), gc.get_freeze_count()
+    assert run("--version").code == 0
+    assert (gc.get_threshold(), gc.get_freeze_count()) == before
+    code = (
+        "import gc; from mofa_gguf.cli.main import main; main(); "
+        "print(gc.get_threshold()[0], gc.get_freeze_count() > 0)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.splitlines()[-1] == "100000 True"

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from mofa_gguf.engine.files.header import read_header
 from mofa_gguf.engine.machine import rpc
 from mofa_gguf.engine.machine.memory import HostMemory, Room
+from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.planning.fit import plan_load
 from tests.cli.conftest import Run
 from tests.engine.models.test_lora import write_adapter
 from tests.support.tiny_gguf import TinyLlama, write_tiny_llama
@@ -34,6 +37,20 @@ def test_a_plan_says_what_goes_where_and_why(run: Run, model: Path) -> None:
     assert row.startswith("CPU")
     assert "context: the 8192 tokens the model was trained for" in "\n".join(rest)
     assert rest[-1] == "It fits."
+
+
+def test_a_plan_leaves_address_space_for_the_threads_of_a_provider(
+    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on it (ulimit -v) counts what they reserve, which this command does not need."""
+    memory = HostMemory(Room(2**34, "plenty"), Room(2**29, "ulimit -v"))
+    monkeypatch.setattr("mofa_gguf.engine.planning.fit.host_memory", lambda: memory)
+    load = plan_load(read_header(model), EngineOptions(n_ctx=512, n_threads=1))
+    monkeypatch.setattr("mofa_gguf.engine.planning.whole.host_memory", lambda: memory)
+    monkeypatch.setenv("MOFA_GGUF_N_THREADS", "1")
+    told = json.loads(run("plan", model, "--n-ctx", "512", "--json").out)
+    left = load.plan.host.available - told["host"]["available"]
+    assert 100 * 2**20 < left < 300 * 2**20
 
 
 def test_a_plan_is_told_as_json(run: Run, model: Path) -> None:

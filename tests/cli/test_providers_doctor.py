@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mofa_gguf.cli import checks
+from mofa_gguf.engine.errors import LibraryUnavailable
 from tests.cli.conftest import Run, install_plugin
 from tests.support.tiny_gguf import write_tiny_llama
 
@@ -81,6 +82,19 @@ def test_each_configured_provider_gets_a_verdict(run: Run, configure: Callable[.
     assert "no provider kind 'unheard-of'" in found["provider 'what'"]["detail"]
 
 
+def test_a_build_that_does_not_load_is_a_fault_with_a_way_out(
+    run: Run, configure: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone() -> str:
+        raise LibraryUnavailable("no library 'llama' found", "reinstall it")
+
+    configure()
+    monkeypatch.setattr("mofa_gguf.engine.machine.devices.system_info", gone)
+    found = findings(run("doctor", "--json").out)["llama.cpp"]
+    assert (found["verdict"], found["advice"]) == ("broken", "reinstall it")
+    assert "no library 'llama' found" in found["detail"]
+
+
 MODEL = 'provider = "gguf"\nn_ctx = 64\n'
 # What the config says of a provider, which finding that gives, and the finding: what it says of it
 # and what to do.
@@ -95,6 +109,13 @@ FAULTS: list[tuple[str, str, str, str, str]] = [
         "note",
         "n_gpu_layers has no effect",
         "build llama.cpp for the GPU",
+    ),
+    (
+        'model = "m.gguf"\nmain_gpu = 1\nsplit_mode = "none"',
+        "devices of 'x'",
+        "note",
+        "main_gpu and split_mode have no effect",
+        "leave main_gpu and split_mode out",
     ),
     (
         'model = "m.gguf"\nrequire_gpu = true',

@@ -54,6 +54,18 @@ def test_a_library_that_is_not_there_is_said_to_be_missing_each_time(
     assert f"LLAMA_CPP_LIB_PATH is {folder}" in first
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits on address space are Linux's here")
+def test_a_library_that_finds_no_room_asks_for_it(tiny_model: Path) -> None:
+    # Room for Python and numpy, and nothing that llama.cpp could be mapped into.
+    limit = (
+        "import resource, numpy, psutil, mofa_gguf.engine.engine\n"
+        "room = psutil.Process().memory_info().vms + 3 * 2**20\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (room, room))"
+    )
+    first, _second = _says(limit + UNLOADABLE.format(path=str(tiny_model))).splitlines()
+    assert first.endswith("raise the limit (ulimit -v)")
+
+
 LOW_LEVEL = "from mofa_gguf.engine.native import llama; import sys; library = llama(); "
 
 

@@ -17,6 +17,8 @@ from mofa_gguf import (
     LLMError,
     ProviderNotSupported,
 )
+from mofa_gguf.engine.errors import LibraryUnavailable
+from mofa_gguf.provider.errors import translate
 from tests.support.tiny_gguf import TinyLlama, write_tiny_llama
 from tools.gguf_parts import STRING, take_apart
 
@@ -44,6 +46,13 @@ async def refusal(path: Path) -> LLMError:
         assert not await made.health_check()
     assert "\n" not in str(caught.value)
     return caught.value
+
+
+def test_a_build_that_does_not_load_is_no_provider_here() -> None:
+    """So that a chain goes on to the next one."""
+    error = translate(LibraryUnavailable("no library 'llama' found", "reinstall it"))
+    assert isinstance(error, ProviderNotSupported)
+    assert error.message == "llama.cpp does not load (no library 'llama' found); reinstall it"
 
 
 async def test_a_model_without_a_template_chats_in_chatml_and_says_so(

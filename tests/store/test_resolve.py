@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,13 @@ def test_other_files_are_refused_with_what_to_do(
     with pytest.raises(NotAModel, match=problem) as caught:
         resolve(str(tmp_path / name))
     assert caught.value.path == tmp_path / name
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_nobody_may_ever_write_to_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(NotAModel, match="is no ordinary file"):
+        resolve(str(tmp_path / "pipe.gguf"))
 
 
 def test_a_checkpoint_folder_is_converted_into_the_cache(tmp_path: Path) -> None:

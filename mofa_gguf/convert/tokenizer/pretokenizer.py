@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.tokenizer.agreement import limit
 from mofa_gguf.convert.tokenizer.battery import FULL
@@ -25,7 +26,7 @@ from mofa_gguf.convert.tokenizer.hf_json import TokenizerJson
 from mofa_gguf.convert.tokenizer.reference import HuggingFaceReference, shielded
 from mofa_gguf.convert.tokenizer.vocabulary import TokenType
 from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
-from mofa_gguf.engine.errors import EngineError
+from mofa_gguf.engine.errors import EngineError, LibraryUnavailable
 from mofa_gguf.engine.tokens.vocab import VocabFile
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ def rank(
         try:
             with VocabFile(path) as file:
                 candidate = probe.run(name, file)
+        except LibraryUnavailable as error:
+            raise TokenizerError(f"{source.path}: cannot be measured: {error}") from error
         except EngineError as error:
             # An older llama.cpp does not know every name.
             logger.debug("pre-tokenizer %s could not be tried: %s", name, error)

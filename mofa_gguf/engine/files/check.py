@@ -1,8 +1,8 @@
 """The checks in front of llama.cpp, all of them, on a file that is about to be loaded.
 
 llama.cpp answers many broken files with an error, and ends the process on others. These checks
-are for the latter: :mod:`header` (layout), :mod:`file_kinds`, :mod:`parts`, :mod:`hyperparameters`,
-:mod:`tensor_check` and :mod:`vocabulary`, each with its source in llama.cpp named.
+are for the latter: :mod:`header` (layout), :mod:`kinds`, :mod:`parts`, :mod:`hyperparameters` (with
+:mod:`bounds`), :mod:`tensors` and :mod:`vocabulary`, each with its source in llama.cpp named.
 """
 
 from __future__ import annotations

@@ -6,14 +6,17 @@ anything is read or allocated.
 
 from __future__ import annotations
 
+import errno
 import mmap
+import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mofa_gguf.engine.errors import ModelFileError
+from mofa_gguf.engine.errors import ModelFileError, OutOfMemory
 
 MAX_KEPT_ARRAY = 256
 """Longer arrays (vocabularies, merges) are summarised, not kept."""
@@ -44,6 +47,39 @@ class ArraySummary:
     length: int
     offset: int = field(default=0, compare=False)
     """Where in the file its elements begin."""
+
+
+@contextmanager
+def mapped(path: Path, *, least_bytes: int = 1) -> Iterator[mmap.mmap]:
+    """A file's bytes, while the block runs.
+
+    Raises ModelFileError for what is no ordinary file, is shorter or cannot be read, and
+    OutOfMemory where the limit on address space leaves no room for it.
+    """
+    size = 0
+    try:
+        status = path.stat()
+        size = status.st_size
+        if stat.S_ISDIR(status.st_mode):
+            raise ModelFileError(path, "is a folder, not a GGUF file")
+        if not stat.S_ISREG(status.st_mode):  # a pipe is waited for without end
+            raise ModelFileError(path, "is no ordinary file")
+        if size < least_bytes:
+            raise ModelFileError(path, f"is no GGUF file: it has only {size} bytes")
+        with path.open("rb") as file:
+            view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise ModelFileError(path, "there is no such file; check the path") from None
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise OutOfMemory(
+                f"{path} cannot be read: there is no room to map its {size / 2**20:,.0f} MiB; "
+                "raise the limit on address space (ulimit -v)",
+                n_bytes=size,
+            ) from error
+        raise ModelFileError(path, f"cannot be read ({error.strerror})") from error
+    with view:
+        yield view
 
 
 class Cursor:

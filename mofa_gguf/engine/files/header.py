@@ -15,15 +15,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mofa_gguf.engine.errors import ModelFileError
 from mofa_gguf.engine.files.cursor import ArraySummary as ArraySummary
-from mofa_gguf.engine.files.cursor import Cursor
+from mofa_gguf.engine.files.cursor import Cursor, mapped
 from mofa_gguf.engine.files.tensor_types import REMOVED_TYPES, TYPES_BY_ID, TensorType
 
 MAGIC = b"GGUF"
 # The formats that GGUF replaced in 2023; their magic numbers, as little-endian bytes.
 _BEFORE_GGUF = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT", b"algg": "GGLA"}
 DEFAULT_ALIGNMENT = 32
+_LEAST_BYTES = 24  # magic number, version and two counts
 _MAX_NAME = 64  # GGML_MAX_NAME
 _MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
 
@@ -89,23 +89,12 @@ def read_header(path: Path | str) -> GGUFHeader:
     """Read and check the header of the GGUF file at ``path``.
 
     Raises ModelFileError, saying what is wrong, for a missing, empty, foreign, truncated or
-    inconsistent file. Reads only the header; the time grows with the vocabulary (about 0.1 s for
-    100,000 tokens).
+    inconsistent file, and OutOfMemory where it cannot be mapped. Reads only the header; the time
+    grows with the vocabulary (about 0.1 s for 100,000 tokens).
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            if size < 24:
-                raise ModelFileError(path, f"is no GGUF file: it has only {size} bytes")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                return _Reader(path, view).read()
-    except FileNotFoundError:
-        raise ModelFileError(path, "there is no such file; check the path") from None
-    except IsADirectoryError:
-        raise ModelFileError(path, "is a folder, not a GGUF file") from None
-    except OSError as error:
-        raise ModelFileError(path, f"cannot be read ({error.strerror})") from error
+    with mapped(path, least_bytes=_LEAST_BYTES) as view:
+        return _Reader(path, view).read()
 
 
 class _Reader(Cursor):

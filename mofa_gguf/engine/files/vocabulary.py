@@ -7,7 +7,6 @@ normalizations (``precompiled_charsmap``) that points outside of itself.
 
 from __future__ import annotations
 
-import mmap
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mofa_gguf.engine.errors import ModelFileError, UnsupportedModel
+from mofa_gguf.engine.files.cursor import mapped
 from mofa_gguf.engine.files.header import ArraySummary, GGUFHeader, TensorInfo
 
 MODEL_KEY = "tokenizer.ggml.model"
@@ -197,10 +197,7 @@ def read_strings(header: GGUFHeader, key: str) -> list[bytes] | None:
         return None
     unpack = struct.Struct("<Q").unpack_from
     strings = []
-    with (
-        header.path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view,
-    ):
+    with mapped(header.path) as view:
         at = value.offset
         for _ in range(value.length):
             end = at + 8 + unpack(view, at)[0]

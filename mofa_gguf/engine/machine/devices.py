@@ -11,9 +11,10 @@ from typing import Literal
 import psutil
 
 from mofa_gguf.engine.errors import DeviceUnavailable
+from mofa_gguf.engine.machine.amx import HEADER, weights_may_be_repacked
 from mofa_gguf.engine.machine.backends import Handle, api, registered
 from mofa_gguf.engine.machine.memory import cpu_quota, host_memory
-from mofa_gguf.engine.native import llama, weights_may_be_repacked
+from mofa_gguf.engine.native import llama
 
 DeviceKind = Literal["cpu", "gpu", "igpu", "accel", "meta", "rpc"]
 # ggml-backend.h, enum ggml_backend_dev_type.
@@ -76,9 +77,14 @@ def system_info() -> str:
     return info.decode().strip()
 
 
-def has_amx_kernels() -> bool:
-    """Whether llama.cpp was built with AMX kernels, which are not used: see ``native``."""
+def has_broken_amx_kernels() -> bool:
+    """Whether llama.cpp was built with AMX kernels that cannot be used: see ``amx``."""
     return not weights_may_be_repacked()
+
+
+def compiler_flags() -> str:
+    """What to build llama.cpp with, for kernels that run and run fast; the Makefile does."""
+    return f"-include {HEADER} -mno-avx512fp16"
 
 
 def has_half_precision_kernels() -> bool:

@@ -59,8 +59,8 @@ def has_rpc() -> bool:
 def worker_devices(servers: Sequence[str]) -> list[Device]:
     """The devices of the workers at these addresses ("host:port").
 
-    One that does not answer is left out, with a warning. Raises DeviceUnavailable where the build
-    has no RPC backend, and InvalidOption for an address that is none.
+    One that does not answer is left out, with a warning the first time. Raises DeviceUnavailable
+    where the build has no RPC backend, and InvalidOption for an address that is none.
     """
     addresses = {server: read_address(server) for server in servers}
     if servers and not has_rpc():
@@ -72,8 +72,9 @@ def worker_devices(servers: Sequence[str]) -> list[Device]:
                 found += _devices_of(server, address)
                 _absent.discard(server)
             except WorkerGone as error:
+                if server not in _absent:  # a plan and the load after it ask one after the other
+                    logger.warning("the worker %s is not used: %s", server, error)
                 _absent.add(server)
-                logger.warning("the worker %s is not used: %s", server, error)
     return found
 
 

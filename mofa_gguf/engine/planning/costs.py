@@ -49,13 +49,15 @@ class Costs:
     """Tokenizer tables, scratch memory of the kernels, threads."""
     n_tied_copy_bytes: int = 0
     """Embeddings that the host holds a second time, laid out anew for the output."""
+    n_layout_bytes: int = 0
+    """What weights take in the layout of the CPU's kernels beyond what they take in the file."""
     measured: bool = False
     """Whether llama.cpp itself told the compute buffers."""
 
     @property
     def n_fixed_bytes(self) -> int:
         """The host's part that does not depend on the context."""
-        return self.n_output_bytes + self.n_other_bytes
+        return self.n_output_bytes + self.n_other_bytes + self.n_layout_bytes
 
 
 def scratch_bytes(facts: ModelFacts, *, n_batch: int) -> int:

@@ -11,7 +11,7 @@ from mofa_gguf.engine.files.vetting import vet
 from mofa_gguf.engine.machine.devices import Device, gpus
 from mofa_gguf.engine.machine.memory import HostMemory, Room, host_memory
 from mofa_gguf.engine.machine.rpc import worker_devices
-from mofa_gguf.engine.options import AUTO, EngineOptions
+from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.planning.adapters import adapter_facts
 from mofa_gguf.engine.planning.facts import all_tensors, model_facts
 from mofa_gguf.engine.planning.load_plan import LoadPlan
@@ -49,7 +49,13 @@ def plan_load(
     memory = memory or host_memory()
     planner = Planner(header.path, facts, tensors, options, found, memory, device_share, adapters)
     loads = [planner.plan(use_mmap=use_mmap) for use_mmap in planner.mappings()]
-    return next((load for load in loads if load.plan.fits), loads[0])
+    # Where none fits, the one that is told is the one that misses least.
+    return next((load for load in loads if load.plan.fits), max(loads, key=_spare_bytes))
+
+
+def _spare_bytes(load: LoadPlan) -> int:
+    host = load.plan.host
+    return host.available - host.n_bytes
 
 
 def plan_unbounded(header: GGUFHeader, *, n_ctx: int | None = None) -> LoadPlan:
@@ -94,15 +100,12 @@ _said: set[str] = set()
 
 def _say_once(options: EngineOptions) -> None:
     """Options that ask for a GPU, in a build that finds none: once for each of them."""
-    asked = []
-    if options.n_gpu_layers not in (AUTO, 0):
-        asked.append(f"n_gpu_layers={options.n_gpu_layers}")
-    if options.tensor_split:
-        asked.append("tensor_split")
     missing = "this build of llama.cpp finds no GPU"
     if options.rpc_servers:
         missing += ", and no worker is there"
-    for option in asked:
+    for name in options.gpu_options:
+        # A split is a list that would fill the line.
+        option = name if name == "tensor_split" else f"{name}={getattr(options, name)}"
         if option not in _said:
             _said.add(option)
             logger.warning("%s has no effect: %s", option, missing)

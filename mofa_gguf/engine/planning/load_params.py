@@ -6,9 +6,10 @@ import ctypes
 from dataclasses import dataclass
 from typing import Any
 
+from mofa_gguf.engine.machine.amx import weights_may_be_repacked
 from mofa_gguf.engine.machine.backends import buffer_type, cpu_device
 from mofa_gguf.engine.machine.devices import device_handle
-from mofa_gguf.engine.native import llama, weights_may_be_repacked
+from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.planning.facts import EXPERTS_PATTERN
 

@@ -32,7 +32,7 @@ from mofa_gguf.engine.planning.load_params import model_params
 from mofa_gguf.engine.planning.load_plan import LoadPlan
 from mofa_gguf.engine.planning.placement import Budget
 from mofa_gguf.engine.planning.plan import Plan, make_plan
-from mofa_gguf.engine.planning.repack import is_repacked, repacked
+from mofa_gguf.engine.planning.repack import repacked, repacked_bytes
 from mofa_gguf.engine.planning.rooms import device_room, host_room
 from mofa_gguf.engine.planning.search import Wishes
 from mofa_gguf.engine.planning.sizing import parking_bytes
@@ -106,7 +106,9 @@ class Planner:
             n_sequences=shape.n_sequences,
             flash_attention=attention != "off",
         )
-        return replace(costs, n_tied_copy_bytes=self._tied_copy())
+        return replace(
+            costs, n_tied_copy_bytes=self._tied_copy(), n_layout_bytes=self._layout_bytes()
+        )
 
     def _resolved(self, plan: Plan) -> EngineOptions:
         """The options with what the plan decided for "auto"."""
@@ -180,7 +182,11 @@ class Planner:
         if not self.facts.n_tied_bytes:
             return 0
         embeddings = next(t for t in self.tensors if t.name == "token_embd.weight")
-        return embeddings.n_bytes if self.options.repack and is_repacked(embeddings) else 0
+        return repacked_bytes(embeddings) if self.options.repack else 0
+
+    def _layout_bytes(self) -> int:
+        """Those of all weights, though some may come to lie on a device, which needs none."""
+        return sum(repacked_bytes(tensor) - tensor.n_bytes for tensor in self._repacked())
 
     def _measure(
         self, facts: ModelFacts, costs: Costs, plan: Plan

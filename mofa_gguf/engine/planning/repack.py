@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from mofa_gguf.engine.files.header import TensorInfo
+from mofa_gguf.engine.machine.amx import weights_may_be_repacked
 from mofa_gguf.engine.machine.backends import Handle, InitParams, api, cpu_device, function_of
-from mofa_gguf.engine.native import weights_may_be_repacked
 from mofa_gguf.engine.planning.facts import is_input
 
 _N_ROWS = 512
@@ -26,21 +26,22 @@ def repacked(tensors: Iterable[TensorInfo]) -> list[TensorInfo]:
     """Those of a model's tensors that the CPU backend keeps in a layout of its own.
 
     Token embeddings are only looked up and never are; used as output matrix, too, they are held
-    twice (see :func:`is_repacked`).
+    twice (see :func:`repacked_bytes`).
     """
-    return [tensor for tensor in tensors if not is_input(tensor.name) and is_repacked(tensor)]
+    return [tensor for tensor in tensors if not is_input(tensor.name) and repacked_bytes(tensor)]
 
 
-def is_repacked(tensor: TensorInfo) -> bool:
-    """Whether the CPU backend would lay this tensor out anew to multiply with it."""
+def repacked_bytes(tensor: TensorInfo) -> int:
+    """What a tensor takes in the layout that the CPU backend multiplies with; 0 if in none."""
     if len(tensor.shape) < 2 or not weights_may_be_repacked():
-        return False
-    return _is_repacked(tensor.type.id, tensor.shape)
+        return 0
+    return _repacked_bytes(tensor.type.id, tensor.shape)
 
 
 @lru_cache(maxsize=1024)
-def _is_repacked(type_id: int, shape: tuple[int, ...]) -> bool:
-    return any(_supports(buffer_type, type_id, shape) for buffer_type in _extra_buffer_types())
+def _repacked_bytes(type_id: int, shape: tuple[int, ...]) -> int:
+    sizes = (_bytes_in(buffer_type, type_id, shape) for buffer_type in _extra_buffer_types())
+    return next((size for size in sizes if size), 0)
 
 
 @lru_cache(maxsize=1)
@@ -56,8 +57,8 @@ def _extra_buffer_types() -> tuple[Handle, ...]:
     return tuple(found)
 
 
-def _supports(buffer_type: Handle, type_id: int, shape: tuple[int, ...]) -> bool:
-    """Ask the CPU backend for a product with a weight of this shape in that buffer type."""
+def _bytes_in(buffer_type: Handle, type_id: int, shape: tuple[int, ...]) -> int:
+    """What a weight of this shape takes in that buffer type; 0 where it cannot be used there."""
     library = api()
     context = library.ggml_init(InitParams(library.ggml_tensor_overhead() * _N_TENSORS, None, True))
     buffer = library.ggml_backend_buft_alloc_buffer(buffer_type, 0)
@@ -72,8 +73,10 @@ def _supports(buffer_type: Handle, type_id: int, shape: tuple[int, ...]) -> bool
             ids = library.ggml_new_tensor_2d(context, _I32, 1, _N_ROWS)
             product = library.ggml_mul_mat_id(context, weight, rows, ids)
         ctypes.c_void_p.from_address(weight + _BUFFER_OFFSET).value = buffer
-        supported: bool = library.ggml_backend_dev_supports_op(cpu_device(), product)
-        return supported
+        if not library.ggml_backend_dev_supports_op(cpu_device(), product):
+            return 0
+        size: int = library.ggml_backend_buft_get_alloc_size(buffer_type, weight)
+        return size
     finally:
         library.ggml_backend_buffer_free(buffer)
         library.ggml_free(context)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from mofa_gguf.engine.files.header import GGUFHeader, read_header
 from mofa_gguf.engine.machine.devices import Device
-from mofa_gguf.engine.machine.memory import HostMemory
+from mofa_gguf.engine.machine.memory import HostMemory, Room, host_memory
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.planning.fit import plan_load
 from mofa_gguf.engine.planning.ledger import promised
@@ -16,6 +16,9 @@ from mofa_gguf.engine.planning.load_plan import LoadPlan
 from mofa_gguf.engine.planning.placement import whole_cells
 
 _MAX_ROUNDS = 7
+_THREADS_BYTES = 220 * 2**20
+"""Address space that a provider has reserved by the time it loads: measured, three threads, each
+with its stack and its part of the C library's heap."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,19 @@ def plan_whole(
         else:
             low = share
     return best
+
+
+def plan_ahead(header: GGUFHeader, options: EngineOptions) -> WholePlan:
+    """:func:`plan_whole`, as a provider in a process like this one will make it.
+
+    Where address space is limited, what the provider's threads will reserve of it is left out.
+    """
+    memory = host_memory()
+    space = memory.address_space
+    if space is not None:
+        left = Room(max(0, space.n_bytes - _THREADS_BYTES), space.limit)
+        memory = replace(memory, address_space=left)
+    return plan_whole(header, options, memory=None if space is None else memory)
 
 
 def draft_options(options: EngineOptions, *, n_ctx: int) -> EngineOptions:

@@ -123,7 +123,7 @@ def test_a_file_that_cannot_be_mapped_is_a_lack_of_memory(
 
     header = read_header(tiny_model)
     monkeypatch.setattr(cursor.mmap, "mmap", full)
-    with pytest.raises(OutOfMemory, match="no room to map its .* MiB") as caught:
+    with pytest.raises(OutOfMemory, match=r"no room to map its .* MiB") as caught:
         read_header(tiny_model)
     assert caught.value.n_bytes == tiny_model.stat().st_size
     long = replace(header, metadata={"k": ArraySummary(8, 1)})

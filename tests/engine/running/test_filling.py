@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from mofa_gguf.engine.engine import Engine
+from mofa_gguf.engine.machine.amx import weights_may_be_repacked
 from mofa_gguf.engine.models.context import Context
-from mofa_gguf.engine.native import llama, weights_may_be_repacked
+from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.planning.attention import TileCost
 from mofa_gguf.engine.requests.request import FinishEvent, GenerationRequest, TextEvent
