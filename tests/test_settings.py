@@ -68,6 +68,11 @@ def test_values_out_of_range_are_refused_by_name(options: dict[str, object], fie
     assert field in str(caught.value)
 
 
+def test_of_several_forms_that_a_value_may_have_each_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"n_gpu_layers = 'most': .*integer.* or .*'auto'.*'all'"):
+        GGUFConfig(model="m.gguf", n_gpu_layers="most")
+
+
 def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'n_context'.*did you mean 'n_ctx'.*known are .*n_ctx"):
         GGUFConfig(model="m.gguf", n_context=1)

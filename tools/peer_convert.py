@@ -23,7 +23,7 @@ def main(llama_cpp: Path, out: Path, checkpoints: list[Path]) -> None:
     sys.path[:0] = [str(llama_cpp), str(llama_cpp / "gguf-py")]
     import gguf
     from conversion import get_model_class
-    from conversion.base import ModelBase
+    from conversion.base import ModelBase, ModelType, get_model_architecture
 
     logging.disable(logging.WARNING)
 
@@ -35,8 +35,8 @@ def main(llama_cpp: Path, out: Path, checkpoints: list[Path]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for folder in checkpoints:
         try:
-            architecture = ModelBase.load_hparams(folder, False)["architectures"][0]
-            family = get_model_class(architecture)
+            hparams = ModelBase.load_hparams(folder, False)
+            family = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
             family.set_vocab = set_vocab
             family(folder, gguf.LlamaFileType.ALL_F32, out / f"{folder.name}.gguf").write()
         except FAILURES as error:

@@ -10,6 +10,7 @@ weights, encode, writer, gguf_format    one pass: read, transform, quantize, wri
 parts, output, output_set, delivery     the target: one file or several, whole or not at all
 verify          is the file what it should be
 comparison, deep    how far it is from the unquantized weights
+orders          what callers ask for, checked
 pipeline        the stages in order
 gguf_source, requantize     from GGUF to GGUF
 adapter, adapter_config, adapter_pipeline    LoRA adapters of PEFT
@@ -107,74 +108,31 @@ def convert(
 ) -> ConversionReport:
     """Convert the checkpoint in the folder ``source`` to the GGUF file ``output``.
 
-    ``source`` holds config.json, a tokenizer and safetensors weights, as transformers'
-    ``save_pretrained`` writes them. Without ``output`` the file is named after the folder and the
-    quantization and put into the working folder. It appears under its name only when it is whole
-    and, with ``verify``, has passed its checks; an existing file is replaced only with ``force``.
+    ``source`` is what transformers' ``save_pretrained`` writes, with safetensors weights. The file
+    (by default named after folder and quantization, in the working folder) appears only when it is
+    whole and, with ``verify``, has passed its checks; ``force`` replaces an existing one.
 
-    The quantization says which tensor gets which type, as in llama.cpp. ``tensor_types`` change
-    that for tensors whose GGUF name a regular expression is found in (``"ffn_down=Q6_K"``),
-    ``output_type`` and ``embedding_type`` for the output matrix and the token embeddings, and
-    ``pure`` gives all the same type. ``imatrix`` is an importance matrix (a file of llama.cpp's
-    llama-imatrix, in GGUF or .dat form); the smallest quantizations need one.
-    ``split_max_size`` ("2G", "500M") makes several files where one would be larger. ``n_ctx`` is
-    the context for which the report estimates the memory to run the model.
+    ``tensor_types`` change the quantization's choice for tensors whose GGUF name a regular
+    expression is found in (``"ffn_down=Q6_K"``), ``output_type`` and ``embedding_type`` for the
+    output matrix and the token embeddings; ``pure`` gives all the same. ``imatrix`` is an
+    importance matrix of llama.cpp's (GGUF or .dat), which the smallest quantizations need.
+    ``split_max_size`` ("2G") makes several files of a larger one. ``n_ctx`` is the context for
+    which the report estimates the memory to run the model.
 
-    ``verify="deep"`` also writes the F32 weights beside the target for a while, computes both on
-    the text file ``verify_text`` (or a text that comes with the package) and puts divergence,
-    agreement and perplexities into the report's ``comparison``.
+    ``verify="deep"`` also compares with the F32 weights on the text ``verify_text`` (or one of the
+    package's); see the report's ``comparison``. ``dry_run`` plans without reading weights or
+    writing. ``progress`` is called often, in the calling thread. ``allow_tokenizer_mismatch``
+    accepts that llama.cpp splits some texts otherwise than the checkpoint; the report says so.
 
-    ``threads`` quantize (by default one for every CPU that the process may use). ``dry_run`` plans
-    without reading weights or writing anything. ``progress`` is called in the calling thread,
-    often. ``allow_tokenizer_mismatch`` accepts a vocabulary with which llama.cpp splits some texts
-    in another way than the checkpoint's tokenizer; the report says so.
-
-    Raises UnknownQuantization, OverrideError, ImportanceError, TypeChoiceError (a tensor cannot
-    get its type, or needs an importance matrix), CheckpointError (missing or broken source,
-    unknown architecture, pickled or already quantized weights), TokenizerError, OutputError
-    (target exists, no permission, disk full) and VerificationError; all are ConversionErrors.
-    ValueError for fewer than one thread, and for a ``verify_text`` that is for nothing.
+    Raises ConversionErrors: UnknownQuantization, OverrideError, ImportanceError, TypeChoiceError,
+    CheckpointError, TokenizerError, OutputError, VerificationError; and ValueError.
     """
-    from mofa_gguf.convert import pipeline
-    from mofa_gguf.convert.comparison import read_text
-    from mofa_gguf.convert.overrides import read_overrides
-    from mofa_gguf.convert.parts import read_max_size
-    from mofa_gguf.convert.quantizations import quantization_named
+    from mofa_gguf.convert import orders, pipeline
 
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1, not {threads}")
-    if verify not in (True, False, "deep"):
-        raise ValueError(f'verify must be true, false or "deep", not {verify!r:.40}')
-    deep = verify == "deep"
-    if verify_text is not None and not deep:
-        raise ValueError('verify_text is for verify="deep"')
-    recipe = quantization_named(quantization)
-    overrides = read_overrides(
-        tensor_types=tensor_types,
-        output_type=output_type,
-        embedding_type=embedding_type,
-        pure=pure,
-    )
-    folder = Path(source)
-    target = f"{folder.resolve().name}-{recipe.name}.gguf" if output is None else output
-    return pipeline.run(
-        pipeline.Order(
-            source=folder,
-            output=Path(target),
-            quantization=recipe,
-            overrides=overrides,
-            imatrix=Path(imatrix) if imatrix is not None else None,
-            max_part_bytes=read_max_size(split_max_size) if split_max_size else None,
-            n_ctx=n_ctx,
-            force=force,
-            n_threads=threads,
-            verify=bool(verify),
-            deep_text=read_text(Path(verify_text) if verify_text else None) if deep else None,
-            dry_run=dry_run,
-            allow_tokenizer_mismatch=allow_tokenizer_mismatch,
-            observer=progress,
-        )
-    )
+    types = orders.Types(tensor_types, output_type, embedding_type, pure, imatrix)
+    work = orders.Work(split_max_size, n_ctx, force, threads, dry_run, progress)
+    checking = orders.Checking(verify, verify_text, allow_tokenizer_mismatch)
+    return pipeline.run(orders.conversion(source, output, quantization, types, work, checking))
 
 
 def convert_adapter(
@@ -245,39 +203,20 @@ def quantize(
     (``source`` is missing, no GGUF file, or an incomplete set), OutputError, VerificationError.
     ValueError for fewer than one thread.
     """
-    from mofa_gguf.convert import requantize
-    from mofa_gguf.convert.overrides import read_overrides
-    from mofa_gguf.convert.parts import read_max_size, whole_name
-    from mofa_gguf.convert.quantizations import COPY, quantization_named
+    from mofa_gguf.convert import orders, requantize
 
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1, not {threads}")
-    copy = quantization.strip().upper() == COPY.name
-    recipe = COPY if copy else quantization_named(quantization)
-    path = Path(source)
-    overrides = read_overrides(
-        tensor_types=tensor_types,
-        output_type=output_type,
-        embedding_type=embedding_type,
-        pure=pure,
+    types = orders.Types(tensor_types, output_type, embedding_type, pure, imatrix)
+    work = orders.Work(split_max_size, n_ctx, force, threads, dry_run, progress)
+    order = orders.requantization(
+        source,
+        output,
+        quantization,
+        types,
+        work,
+        allow_requantize=allow_requantize,
+        verify=verify,
     )
-    return requantize.run(
-        requantize.QuantizeOrder(
-            source=path,
-            output=Path(f"{whole_name(path)}-{recipe.name}.gguf" if output is None else output),
-            quantization=recipe,
-            overrides=overrides,
-            imatrix=Path(imatrix) if imatrix is not None else None,
-            allow_requantize=allow_requantize,
-            max_part_bytes=read_max_size(split_max_size) if split_max_size else None,
-            n_ctx=n_ctx,
-            force=force,
-            n_threads=threads,
-            verify=verify,
-            dry_run=dry_run,
-            observer=progress,
-        )
-    )
+    return requantize.run(order)
 
 
 def compute_importance(

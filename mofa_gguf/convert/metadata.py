@@ -6,9 +6,14 @@ joins them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
+from typing import Any
+
+_ARRAY = 9
 
 
 class ValueType(Enum):
@@ -24,18 +29,59 @@ class ValueType(Enum):
     UINT64 = 10
 
 
+_NUMBERS: Mapping[ValueType, str] = {
+    ValueType.UINT8: "B",
+    ValueType.UINT16: "H",
+    ValueType.UINT32: "I",
+    ValueType.INT32: "i",
+    ValueType.FLOAT32: "f",
+    ValueType.BOOL: "?",
+    ValueType.UINT64: "Q",
+}
+
 Scalar = int | float | bool | str | bytes
 
 
 @dataclass(frozen=True)
 class Value:
-    """One value; ``data`` is a sequence exactly when ``is_array``."""
+    """One value; ``data`` is a sequence exactly when ``is_array``, and does not change."""
 
     type: ValueType
     data: Scalar | Sequence[Scalar]
     is_array: bool = False
     encoded: bytes | None = None
     """A value of another GGUF file: its type and data as they stand there."""
+
+    @cached_property
+    def form(self) -> bytes:
+        """Its type and data as they stand in a file; made once, for vocabularies go into two.
+
+        Raises struct.error, UnicodeEncodeError or OverflowError for what has no form.
+        """
+        if self.encoded is not None:
+            return self.encoded
+        if not self.is_array:
+            return struct.pack("<I", self.type.value) + _elements(self.type, [self.data])
+        data = self.data
+        assert isinstance(data, Sequence)
+        head = struct.pack("<IIQ", _ARRAY, self.type.value, len(data))
+        return head + _elements(self.type, data)
+
+
+def _elements(kind: ValueType, data: Sequence[Any]) -> bytes:
+    if kind is ValueType.STRING:
+        return _strings(data)
+    return struct.pack(f"<{len(data)}{_NUMBERS[kind]}", *data)
+
+
+def _strings(texts: Sequence[Scalar]) -> bytes:
+    """Each with its length in front, in a third of the time that one by one takes."""
+    data = [text if isinstance(text, bytes) else str(text).encode("utf-8") for text in texts]
+    lengths = struct.pack(f"<{len(data)}Q", *map(len, data))
+    pieces = [b""] * (2 * len(data))
+    pieces[::2] = [lengths[at : at + 8] for at in range(0, len(lengths), 8)]
+    pieces[1::2] = data
+    return b"".join(pieces)
 
 
 class Metadata:

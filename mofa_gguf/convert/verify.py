@@ -22,6 +22,7 @@ from mofa_gguf.convert.report import Check
 from mofa_gguf.convert.stages import available_cpus
 from mofa_gguf.convert.tokenizer import Kept, Vocabulary, agreement_of
 from mofa_gguf.engine.errors import EngineError, OutOfMemory
+from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.models.logits import Probe
 from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
 
@@ -48,7 +49,7 @@ def verify(
     """
     with LoadedFile(path, n_threads=n_threads) as file:
         checks: tuple[tuple[str, Callable[[], str]], ...] = (
-            ("header", lambda: _check_header(path, plan, model)),
+            ("header", lambda: _check_header(file.headers, plan, model)),
             ("vocabulary", lambda: _check_vocabulary(file.vocab, vocabulary)),
             ("forward pass", lambda: _check_forward_pass(file.probe, vocabulary)),
         )
@@ -71,9 +72,14 @@ class LoadedFile:
         self._stack = contextlib.ExitStack()
 
     @cached_property
+    def headers(self) -> tuple[GGUFHeader, ...]:
+        """The headers of all its parts. Raises what :func:`read_headers` raises."""
+        return read_headers(self._path)
+
+    @cached_property
     def _loaded(self) -> Probe | EngineError:
         try:
-            probe = Probe(self._path, n_threads=_threads(self._path, self._n_threads))
+            probe = Probe(self._path, n_threads=_threads(self.headers, self._n_threads))
         except EngineError as error:
             return error
         return self._stack.enter_context(probe)
@@ -108,8 +114,7 @@ class CheckFailed(Exception):
     """A check did not pass."""
 
 
-def _check_header(path: Path, plan: Plan, model: Model) -> str:
-    headers = read_headers(path)
+def _check_header(headers: Sequence[GGUFHeader], plan: Plan, model: Model) -> str:
     header = headers[0]
     found = {
         tensor.name: (tensor.shape[::-1], tensor.type.name)
@@ -156,7 +161,7 @@ def forward_pass(probe: Probe, tokens: Sequence[int]) -> str:
     return f"finite {what} for {len(tokens)} tokens"
 
 
-def _threads(path: Path, n_threads: int | None) -> int:
+def _threads(headers: Sequence[GGUFHeader], n_threads: int | None) -> int:
     """A small model is computed sooner by one thread than by several that wait for each other."""
-    n_bytes = sum(header.n_bytes for header in read_headers(path))
+    n_bytes = sum(header.n_bytes for header in headers)
     return min(n_threads or available_cpus(), 1 + n_bytes // _BYTES_A_THREAD)

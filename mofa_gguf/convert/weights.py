@@ -255,10 +255,12 @@ def to_float32(rows: Rows, dtype: str) -> npt.NDArray[np.float32]:
 
 
 # The bits of the exponent; all of them set means infinity or NaN (IEEE 754, bfloat16 alike).
+# Bits of positive numbers are in the order of the numbers as signed integers, those of negative
+# ones as unsigned integers, where they stand above all positive ones.
 _EXPONENT = {
-    "F32": (np.uint32, 0x7F800000),
-    "F16": (np.uint16, 0x7C00),
-    "BF16": (np.uint16, 0x7F80),
+    "F32": (np.int32, np.uint32, 0x7F800000, 0xFF800000),
+    "F16": (np.int16, np.uint16, 0x7C00, 0xFC00),
+    "BF16": (np.int16, np.uint16, 0x7F80, 0xFF80),
 }
 
 
@@ -266,9 +268,13 @@ def is_finite(rows: Rows, dtype: str) -> bool:
     """Whether no value is NaN or infinite."""
     if dtype not in _EXPONENT:
         return bool(np.isfinite(rows).all())
-    kind, exponent = _EXPONENT[dtype]
-    bits = np.ascontiguousarray(rows).view(kind)
-    return not bool(((bits & kind(exponent)) == kind(exponent)).any())
+    signed, unsigned, infinity, negative_infinity = _EXPONENT[dtype]
+    bits = np.ascontiguousarray(rows)
+    # The largest of each, and no array in between: that would cost more than the comparison.
+    return bool(
+        bits.view(signed).max(initial=0) < infinity
+        and bits.view(unsigned).max(initial=0) < negative_infinity
+    )
 
 
 def same_data(checkpoint: Checkpoint, first: str, second: str) -> bool:

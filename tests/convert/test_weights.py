@@ -13,6 +13,7 @@ from mofa_gguf.convert.weights import (
     Weights,
     columns,
     computed,
+    is_finite,
     mapped,
     rows_of_each,
     stacked,
@@ -102,3 +103,24 @@ def test_rows_that_are_a_run_in_another_order_are_reordered() -> None:
     order = np.array([2, 0, 3, 1])
     assert rows_of_each(matrix, order).read(0, 4)[:, 0].tolist() == [4, 0, 6, 2]
     assert rows_of_each(matrix, order[:2]).read(0, 2)[:, 0].tolist() == [4, 0]
+
+
+@pytest.mark.parametrize(("dtype", "exponent"), [("F16", 0x7C00), ("BF16", 0x7F80)])
+def test_of_all_16_bit_patterns_those_with_a_full_exponent_are_not_finite(
+    dtype: str, exponent: int
+) -> None:
+    patterns = np.arange(2**16, dtype=np.uint16)
+    rows = patterns.view(np.float16) if dtype == "F16" else patterns
+    good = patterns & exponent != exponent
+    assert is_finite(rows[good][None], dtype)
+    for i in np.flatnonzero(~good):
+        assert not is_finite(rows[i : i + 1][None], dtype)
+
+
+def test_floats_are_finite_up_to_the_largest_of_either_sign() -> None:
+    largest = np.finfo(np.float32).max
+    assert is_finite(np.array([[largest, -largest, 0.0, -0.0, 1e-45]], np.float32), "F32")
+    assert is_finite(np.empty((0, 4), np.float32), "F32")
+    odd = np.array([0x7F800000, 0xFF800000, 0x7FC00000, 0xFFC00000, 0x7F800001, 0xFFFFFFFF])
+    for value in odd.astype(np.uint32).view(np.float32):
+        assert not is_finite(np.array([[1.0, value, -1.0]], np.float32), "F32")

@@ -189,8 +189,11 @@ def _measure(path: Path, source: TokenizerSource, name: str, *, quickly: bool) -
                 first = over(file.vocab, QUICK)
                 if not first.acceptable:
                     return Choice(name, first, Exactness())
-            exactness = measure_exactness(file.vocab, source.reference, source.document, kind=kind)
-            return Choice(name, over(file.vocab, FULL), exactness)
+            whole = over(file.vocab, FULL)
+            exactness = measure_exactness(
+                file.vocab, source.reference, source.document, kind=kind, agrees=whole.complete
+            )
+            return Choice(name, whole, exactness)
     except EngineError as error:
         raise TokenizerError(f"llama.cpp refuses the vocabulary ({error})") from error
 

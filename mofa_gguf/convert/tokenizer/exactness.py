@@ -45,23 +45,34 @@ class Exactness:
     """
 
     kept: Kept = Kept.NOTHING
+    metadata: Metadata = field(default_factory=Metadata, repr=False, compare=False)
     n_rare: int = 0
     n_rare_agree: int = 0
     first: RareText | None = None
-    metadata: Metadata = field(default_factory=Metadata, repr=False, compare=False)
 
 
 def measure_exactness(
-    vocab: Vocab, reference: ReferenceTokenizer, document: TokenizerJson | None, *, kind: str
+    vocab: Vocab,
+    reference: ReferenceTokenizer,
+    document: TokenizerJson | None,
+    *,
+    kind: str,
+    agrees: bool,
 ) -> Exactness:
-    """Try ``vocab``, as llama.cpp reads it, on the battery and on rare texts.
+    """What of the tokenizer to keep, and how ``vocab``, as llama.cpp reads it, does on rare texts.
 
-    A WordPiece tokenizer is always kept: llama.cpp's splits many scripts in other places, and a
-    small vocabulary hides that in unknown tokens. Where there is no ``document``, a SentencePiece
-    model stands alone, and is kept as it is.
+    ``agrees`` says whether it gave the reference's tokens for all texts of the battery; where it
+    did not, rare texts are tried only if they can change what is kept. A WordPiece tokenizer is
+    always kept: llama.cpp's splits many scripts in other places, and a small vocabulary hides that
+    in unknown tokens. Where there is no ``document``, a SentencePiece model stands alone, and is
+    kept as it is.
     """
-    added = () if document is None else document.added
-    rare = list(rare_texts(added))
+    form = None
+    if kind == "bpe" and isinstance(reference, HuggingFaceReference):
+        form = reference.only_form
+    if not agrees and form is None:
+        return Exactness(*_whole(reference, document))
+    rare = list(rare_texts(() if document is None else document.added))
     if not isinstance(reference, HuggingFaceReference):
         rare = [item for item in rare if not item.parse_special]
     expected = [_expected(reference, item) for item in rare]
@@ -70,31 +81,31 @@ def measure_exactness(
         for item, tokens in zip(rare, expected, strict=True)
         if vocab.tokenize_natively(item.text, parse_special=item.parse_special) != tokens
     ]
-    agrees = not differing and all(
-        vocab.tokenize_natively(item.text) == reference.encode(item.text) for item in FULL
-    )
-    metadata = Metadata()
-    kept = Kept.NOTHING
-    if document is not None and (kind == "wordpiece" or not agrees):
-        kept = Kept.TOKENIZER
-        assert isinstance(reference, HuggingFaceReference)
-        form = reference.only_form if kind == "bpe" else None
+    kept, metadata = Kept.NOTHING, Metadata()
+    if differing or not agrees or (kind == "wordpiece" and document is not None):
+        kept, metadata = _whole(reference, document)
         if form is not None and _normalizing_agrees(
             vocab, reference, form, zip(rare, expected, strict=True)
         ):
-            kept = Kept.NORMALIZER
+            kept, metadata = Kept.NORMALIZER, Metadata()
             metadata.string(FORM_KEY, form)
-        else:
-            metadata.string(KEPT_KEY, document.compact())
-    elif isinstance(reference, SentencePieceReference) and not agrees:
-        kept = Kept.TOKENIZER
+    first = next(iter(differing), None)
+    return Exactness(kept, metadata, len(rare), len(rare) - len(differing), first)
+
+
+def _whole(reference: ReferenceTokenizer, document: TokenizerJson | None) -> tuple[Kept, Metadata]:
+    """The whole tokenizer for the file, in the form that it has."""
+    metadata = Metadata()
+    if document is not None:
+        metadata.string(KEPT_KEY, document.compact())
+    elif isinstance(reference, SentencePieceReference):
         metadata.uint8s(MODEL_KEY, reference.model)
         if reference.pieces.added:
             added_tokens = json.dumps(reference.pieces.added, ensure_ascii=False)
             metadata.string(ADDED_KEY, added_tokens)
-    return Exactness(
-        kept, len(rare), len(rare) - len(differing), next(iter(differing), None), metadata
-    )
+    else:
+        return Kept.NOTHING, metadata
+    return Kept.TOKENIZER, metadata
 
 
 def _expected(reference: ReferenceTokenizer, item: RareText) -> list[int]:

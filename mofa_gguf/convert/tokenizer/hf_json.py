@@ -60,6 +60,7 @@ class TokenizerJson:
         self.model = self._mapping(value.get("model"), "model")
         self.added = self._added_tokens(value.get("added_tokens"))
         self.model_type = self._model_type()
+        self._vocabulary: dict[str, int] | None = None
 
     def section(self, name: str) -> object:
         """The raw value of ``normalizer``, ``pre_tokenizer``, ..."""
@@ -111,11 +112,13 @@ class TokenizerJson:
 
     def vocabulary_mapping(self) -> dict[str, int]:
         """``model.vocab`` of BPE and WordPiece: text -> id, checked."""
-        vocabulary = self._mapping(self.model.get("vocab"), "model.vocab")
-        for text, token in vocabulary.items():
-            if type(token) is not int or not 0 <= token < MAX_TOKENS:
-                raise self.broken(f"the vocabulary gives {text!r} the impossible id {token!r}")
-        return vocabulary
+        if self._vocabulary is None:
+            vocabulary = self._mapping(self.model.get("vocab"), "model.vocab")
+            for text, token in vocabulary.items():
+                if type(token) is not int or not 0 <= token < MAX_TOKENS:
+                    raise self.broken(f"the vocabulary gives {text!r} the impossible id {token!r}")
+            self._vocabulary = vocabulary
+        return self._vocabulary
 
     def merges(self) -> list[tuple[str, str]]:
         """``model.merges`` as pairs, whichever of the two forms the file uses."""

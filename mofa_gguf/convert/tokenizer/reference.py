@@ -19,6 +19,8 @@ from mofa_gguf.engine.tokens.kept_sentencepiece import SentencePieces
 from mofa_gguf.engine.tokens.normalizing import FORMS, UnicodeForm
 
 T = TypeVar("T")
+_MOST_REMEMBERED = 256
+"""Texts whose tokens are kept: the battery is asked for several times."""
 
 
 class ReferenceTokenizer(Protocol):
@@ -55,6 +57,7 @@ class HuggingFaceReference:
             lambda: kept_tokenizer.load_tokenizer(source.text),
         )
         self._tokenizer.encode_special_tokens = True
+        self._encoded: dict[str, list[int]] = {}
         # What the file will mark as control must not come of text, whatever tokenizer.json says.
         control = {t.content for t in source.added if token_type(t) is TokenType.CONTROL}
         added = shielded(self._name, self._tokenizer.get_added_tokens_decoder)
@@ -71,17 +74,26 @@ class HuggingFaceReference:
 
     def encode(self, text: str) -> list[int]:
         """See ReferenceTokenizer."""
+        tokens = self._encoded.get(text)
+        if tokens is None:
+            tokens = self._encode(text)
+            if len(self._encoded) < _MOST_REMEMBERED:
+                self._encoded[text] = tokens
+        return list(tokens)
+
+    def _encode(self, text: str) -> list[int]:
         encoding = shielded(
             f"{self._name}: the tokenizers library cannot encode {text[:30]!r}",
             lambda: self._tokenizer.encode(text, add_special_tokens=False),
         )
-        return list(encoding.ids)
+        tokens: list[int] = encoding.ids
+        return tokens
 
     def encode_with_control(self, text: str) -> list[int]:
         """Like :meth:`encode`, but control tokens written out in the text are read as tokens."""
         self._tokenizer.encode_special_tokens = False
         try:
-            return self.encode(text)
+            return self._encode(text)
         finally:
             self._tokenizer.encode_special_tokens = True
 

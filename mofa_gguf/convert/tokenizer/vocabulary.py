@@ -108,6 +108,16 @@ class TokenTable:
         return TokenLists(texts, list(self._scores), [int(kind) for kind in self._types])
 
     def _unique_texts(self) -> list[str]:
+        texts = [text for text in self._texts if text]
+        joined = "\n".join(texts)
+        # Nearly every vocabulary: nothing is missing, empty, there twice, or cut off by llama.cpp.
+        if len(set(texts)) != self.n_vocab or "\0" in joined:
+            texts = self._told_apart()
+            joined = "\n".join(texts)
+        require_utf8(joined, "the vocabulary")
+        return texts
+
+    def _told_apart(self) -> list[str]:
         seen: set[str] = set()
         texts: list[str] = []
         for token, text in enumerate(self._texts):
@@ -126,7 +136,6 @@ class TokenTable:
                     visible += "_"
             seen.add(visible)
             texts.append(visible)
-        require_utf8("\n".join(texts), "the vocabulary")
         return texts
 
 

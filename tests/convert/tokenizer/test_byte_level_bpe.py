@@ -17,8 +17,10 @@ from mofa_gguf.convert.tokenizer import (
     Vocabulary,
     build_vocabulary,
     check_vocabulary,
+    pretokenizer,
 )
 from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
+from mofa_gguf.engine.errors import LibraryUnavailable
 from mofa_gguf.engine.tokens.vocab import VocabFile
 from tests.convert.tokenizer.makers import (
     LLAMA3,
@@ -257,3 +259,14 @@ def test_check_vocabulary_notices_a_file_with_another_pre_tokenizer(
     first = agreement.first_differences[0]
     assert list(first.expected) == vocabulary.reference.encode(first.text)
     assert "differ" in agreement.summary()
+
+
+def test_a_build_of_llama_cpp_that_does_not_load_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_file: object, **_how: object) -> None:
+        raise LibraryUnavailable("no library 'llama' found", "reinstall it")
+
+    monkeypatch.setattr(pretokenizer, "VocabFile", gone)
+    with pytest.raises(TokenizerError, match=r"llama\.cpp does not load .*; reinstall it"):
+        build(train_byte_level(by_regex(QWEN2)), tmp_path)
