@@ -49,7 +49,10 @@ def write_model(path: Path, shape: Shape | None = None) -> Path:
             return
         n_blocks, n_bytes = columns // BLOCK, TYPES[shape.type][0] + 2
         data = random.integers(0, 256, (rows, n_blocks, n_bytes), dtype=np.uint8)
-        scale = np.full((rows, n_blocks, 1), 4 / 2 ** (n_bytes // 4) / np.sqrt(columns), np.float16)
+        # Signs, since quants are not centred: with a mean in the weights, attention looks at the
+        # nearest tokens alone, and all else is too small for a float, which takes CPUs ages.
+        signs = random.choice(np.array([-1, 1], np.float16), (rows, n_blocks, 1))
+        scale = signs * np.float16(4 / 2 ** (n_bytes // 4) / np.sqrt(columns))
         data[:, :, :2] = (weight * scale).view(np.uint8)
         kind = gguf.GGMLQuantizationType[shape.type]
         writer.add_tensor(name, data.reshape(rows, n_blocks * n_bytes), raw_dtype=kind)

@@ -46,6 +46,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "ggml_backend_reg_dev_count": (_SIZE, [_POINTER]),
     "ggml_backend_reg_dev_get": (_POINTER, [_POINTER, _SIZE]),
     "ggml_backend_reg_get_proc_address": (_POINTER, [_POINTER, _TEXT]),
+    "ggml_backend_buft_name": (_TEXT, [_POINTER]),
     "ggml_backend_buft_get_alloc_size": (_SIZE, [_POINTER, _POINTER]),
     "ggml_backend_buft_alloc_buffer": (_POINTER, [_POINTER, _SIZE]),
     "ggml_backend_buffer_free": (None, [_POINTER]),

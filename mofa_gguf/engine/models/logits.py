@@ -13,6 +13,7 @@ from mofa_gguf.engine.errors import InvalidOption
 from mofa_gguf.engine.models.context import Context
 from mofa_gguf.engine.models.loading import load_model
 from mofa_gguf.engine.models.model import Model
+from mofa_gguf.engine.native import apart
 from mofa_gguf.engine.options import EngineOptions, LoraAdapter
 
 
@@ -85,7 +86,7 @@ class Probe:
         try:
             n_tokens = len(tokens)
             context.fill(tokens, range(n_tokens), [0] * n_tokens, [True] * n_tokens)
-            context.run()
+            apart(context.run)
         except BaseException:
             context.close()
             raise

@@ -21,7 +21,7 @@ from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.machine.devices import available_memory_bytes
 from mofa_gguf.engine.machine.rpc import absentees, guards_of
 from mofa_gguf.engine.models.lora import LoadedAdapters, load_adapters
-from mofa_gguf.engine.native import llama, logged, take_errors
+from mofa_gguf.engine.native import apart, llama, logged, take_errors
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.planning.facts import only_embeds
 from mofa_gguf.engine.planning.ledger import Reservation
@@ -96,26 +96,30 @@ class Model:
     ) -> Model:
         """Load the file that ``header`` is of, as planned; blocks until its weights are there.
 
-        ``progress`` is called with the loaded share, 0 to 1; what it raises ends the loading and
-        comes out of here. Raises ModelFileError (or UnsupportedModel), DeviceLost, InvalidOption
-        or OutOfMemory.
+        ``progress`` is called, on another thread, with the loaded share, 0 to 1; what it raises
+        ends the loading and comes out of here. Raises ModelFileError (or UnsupportedModel),
+        DeviceLost, InvalidOption or OutOfMemory.
         """
         path = header.path
         stopped: list[BaseException] = []
         params, buffers = model_params(load.options, load.placing, use_mmap=load.options.use_mmap)
-        if progress is not None:
-            params.progress_callback = _reporter(progress, stopped)
-            buffers.append(params.progress_callback)
-        take_errors()
-        with logged() as lines:
-            handle = llama().llama_model_load_from_file(os.fsencode(path), params)
-        if stopped:
-            if handle:
-                llama().llama_model_free(handle)
-            raise stopped[0]
-        if not handle:
-            raise _load_error(path, header, take_errors())
-        _tell_unlocked(path, load.options, lines)
+        params.progress_callback = _reporter(progress, stopped)
+        buffers.append(params.progress_callback)
+
+        def read() -> Any:
+            take_errors()
+            with logged() as lines:
+                handle = llama().llama_model_load_from_file(os.fsencode(path), params)
+            if stopped:
+                if handle:
+                    llama().llama_model_free(handle)
+                raise stopped[0]
+            if not handle:
+                raise _load_error(path, header, take_errors())
+            _tell_unlocked(path, load.options, lines)
+            return handle
+
+        handle = apart(read, stop=stopped.append, discard=llama().llama_model_free)
         logger.info("loaded %s (%s)", path.name, header.architecture)
         model = cls(header, load, handle, buffers)
         try:
@@ -206,16 +210,19 @@ class Model:
         return frozenset(own.union(known))
 
 
-def _reporter(progress: Callable[[float], None], stopped: list[BaseException]) -> Any:
-    """A callback for llama.cpp; ``stopped`` gets what ``progress`` raises."""
+def _reporter(progress: Callable[[float], None] | None, stopped: list[BaseException]) -> Any:
+    """A callback for llama.cpp that ends the loading once ``stopped`` has something in it.
+
+    ``stopped`` gets what ``progress`` raises.
+    """
 
     def report(share: float, _user_data: object) -> bool:
         try:
-            progress(share)
+            if progress is not None and not stopped:
+                progress(share)
         except BaseException as error:  # noqa: BLE001 - must not pass through C
             stopped.append(error)
-            return False
-        return True
+        return not stopped
 
     return llama().llama_progress_callback(report)
 

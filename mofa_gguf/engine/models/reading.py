@@ -11,6 +11,7 @@ from mofa_gguf.engine.models.activations import Collector, ColumnSums
 from mofa_gguf.engine.models.context import Context
 from mofa_gguf.engine.models.loading import load_model
 from mofa_gguf.engine.models.model import Model, refuse_encoder_decoder
+from mofa_gguf.engine.native import apart
 from mofa_gguf.engine.options import EngineOptions
 
 _MEAN = 1  # llama.h, LLAMA_POOLING_TYPE_MEAN
@@ -86,4 +87,4 @@ def _read(context: Context, model: Model, tokens: list[int]) -> None:
         tokens = [vocab.bos, *tokens[1:]]
     context.clear()
     context.fill(tokens, range(n), [0] * n, [True] * n)
-    context.run()
+    apart(context.run)

@@ -15,10 +15,12 @@ from mofa_gguf.engine.files.header import TensorInfo
 from mofa_gguf.engine.machine.amx import weights_may_be_repacked
 from mofa_gguf.engine.machine.backends import Handle, InitParams, api, cpu_device, function_of
 from mofa_gguf.engine.planning.facts import is_input
+from mofa_gguf.engine.planning.sizing import BLOCK, TILE
 
 _N_ROWS = 512
 _N_TENSORS = 8
 _F32, _I32 = 0, 26
+_AMX = "AMX"
 _BUFFER_OFFSET = 8  # struct ggml_tensor begins with its type, then its buffer
 
 
@@ -33,15 +35,35 @@ def repacked(tensors: Iterable[TensorInfo]) -> list[TensorInfo]:
 
 def repacked_bytes(tensor: TensorInfo) -> int:
     """What a tensor takes in the layout that the CPU backend multiplies with; 0 if in none."""
+    return _layout(tensor)[1]
+
+
+def tokens_at_once(tensors: Iterable[TensorInfo]) -> int:
+    """How many tokens most of a model's weights are multiplied with at a time; 0: one by one."""
+    n_bytes = {"": 0}
+    for tensor in tensors:
+        if not is_input(tensor.name):
+            name, _ = _layout(tensor)
+            n_bytes[name] = n_bytes.get(name, 0) + tensor.n_bytes
+    most = max(n_bytes, key=lambda name: n_bytes[name])
+    return TILE if most == _AMX else BLOCK if len(n_bytes) > 1 else 0
+
+
+def _layout(tensor: TensorInfo) -> tuple[str, int]:
+    """The buffer type in which the CPU backend multiplies with a tensor, and its bytes there."""
     if len(tensor.shape) < 2 or not weights_may_be_repacked():
-        return 0
-    return _repacked_bytes(tensor.type.id, tensor.shape)
+        return "", 0
+    return _layout_of(tensor.type.id, tensor.shape)
 
 
 @lru_cache(maxsize=1024)
-def _repacked_bytes(type_id: int, shape: tuple[int, ...]) -> int:
-    sizes = (_bytes_in(buffer_type, type_id, shape) for buffer_type in _extra_buffer_types())
-    return next((size for size in sizes if size), 0)
+def _layout_of(type_id: int, shape: tuple[int, ...]) -> tuple[str, int]:
+    for buffer_type in _extra_buffer_types():
+        size = _bytes_in(buffer_type, type_id, shape)
+        if size:
+            name: bytes = api().ggml_backend_buft_name(buffer_type)
+            return name.decode(), size
+    return "", 0
 
 
 @lru_cache(maxsize=1)

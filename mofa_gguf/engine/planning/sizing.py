@@ -5,6 +5,8 @@ from __future__ import annotations
 from mofa_gguf.engine.files.header import GGUFHeader
 
 DEFAULT_TRAINED_CTX = 4096
+BLOCK, TILE = 4, 32
+"""Tokens that weights are multiplied with at a time: laid out in blocks, and in tiles for AMX."""
 _PARKING_SHARE = 0.1
 _MAX_PARKING_BYTES = 2 * 2**30
 

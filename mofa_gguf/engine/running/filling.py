@@ -9,8 +9,8 @@ from mofa_gguf.engine.models.model import Model
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.planning.attention import TileCost, tile_cost
 from mofa_gguf.engine.planning.facts import all_tensors
-from mofa_gguf.engine.planning.repack import repacked
-from mofa_gguf.engine.scheduling.policy import worth_filling
+from mofa_gguf.engine.planning.repack import tokens_at_once
+from mofa_gguf.engine.scheduling.policy import worth_adding
 from mofa_gguf.engine.scheduling.scheduler import Piece
 
 
@@ -20,8 +20,8 @@ class Filling:
 
     sequence: int
     """A sequence that the cache does not have."""
-    by_four: bool
-    """Whether weights are multiplied with four tokens at a time."""
+    at_once: int
+    """Tokens that weights are multiplied with at a time; 0 where that has no say."""
     tiles: TileCost | None
     """What flash attention saves in tiles; None where nothing."""
 
@@ -40,7 +40,7 @@ class Filling:
         return self.tiles.n_filling(n_tokens, n_pairs=sum(map(_n_pairs, pieces)), n_cells=n_cells)
 
     def _for_products(self, n_tokens: int) -> int:
-        return int(self.by_four and worth_filling(n_tokens))
+        return worth_adding(n_tokens, at_once=self.at_once)
 
 
 def _n_pairs(piece: Piece) -> int:
@@ -54,6 +54,6 @@ def filling_for(model: Model, options: EngineOptions, *, sequence: int) -> Filli
     if model.offload.n_layers:
         return None
     tensors = all_tensors(model.header)
-    by_four = options.repack and bool(repacked(tensors))
+    at_once = tokens_at_once(tensors) if options.repack else 0
     tiles = tile_cost(model.header, tensors) if options.flash_attn != "off" else None
-    return Filling(sequence, by_four, tiles) if by_four or tiles is not None else None
+    return Filling(sequence, at_once, tiles) if at_once or tiles is not None else None

@@ -78,7 +78,10 @@ class Worker:
             self._context, n_cells=self._context.n_ctx, n_sequences=n_sequences, shares=shares
         )
         self.scheduler = Scheduler(
-            self.cache, n_batch=self._context.n_batch, max_parallel=n_parallel
+            self.cache,
+            n_batch=self._context.n_batch,
+            max_parallel=n_parallel,
+            at_once=filling.at_once if filling is not None else 0,
         )
         self.batches = BatchRunner(self._context, self.cache, filling=filling)
         self._states = CellStates(self.cache, self._context)

@@ -16,7 +16,12 @@ from dataclasses import dataclass, field
 
 from mofa_gguf.engine.cache.prefix_tree import Lease, common_prefix
 from mofa_gguf.engine.cache.radix import PrefixCache
-from mofa_gguf.engine.scheduling.policy import fits, prefill_budget, should_wait
+from mofa_gguf.engine.scheduling.policy import (
+    fits,
+    prefill_budget,
+    should_wait,
+    worth_leaving,
+)
 
 
 @dataclass(eq=False)
@@ -82,12 +87,15 @@ class Piece:
 class Scheduler:
     """Waiting and running tasks over one prefix cache."""
 
-    def __init__(self, cache: PrefixCache, *, n_batch: int, max_parallel: int) -> None:
+    def __init__(
+        self, cache: PrefixCache, *, n_batch: int, max_parallel: int, at_once: int = 0
+    ) -> None:
         self.cache = cache
         self.waiting: list[Task] = []
         self.running: list[Task] = []
         self._n_batch = n_batch
         self._max_parallel = max_parallel
+        self._at_once = at_once
         self._arrivals = 0
         self.recall: Callable[[Sequence[int]], None] | None = None
         """Brings cells back that were moved out of the cache, before a task with them starts."""
@@ -125,7 +133,7 @@ class Scheduler:
         budget = prefill_budget(
             n_decoding=n_tokens, n_batch=self._n_batch, tokens_per_s=tokens_per_s
         )
-        return pieces + self._prefill(budget, beside=n_tokens)
+        return pieces + self._whole(self._prefill(budget, beside=n_tokens), beside=n_tokens)
 
     def computed(self, pieces: Sequence[Piece]) -> None:
         """Note that the pieces are in the KV cache."""
@@ -221,6 +229,15 @@ class Scheduler:
         if not pieces and not beside and self.running:
             return self._make_way()
         return pieces
+
+    def _whole(self, pieces: list[Piece], *, beside: int) -> list[Piece]:
+        """The pieces without those of their last tokens that are better left."""
+        sizes = [len(piece.tokens) for piece in pieces]
+        left = worth_leaving(sizes, beside=beside, at_once=self._at_once)
+        return [
+            self._piece(piece.task, size - n) if n else piece
+            for piece, size, n in zip(pieces, sizes, left, strict=True)
+        ]
 
     def _make_way(self) -> list[Piece]:
         """No task can go on: preempt the youngest until the oldest can."""

@@ -16,7 +16,6 @@ from mofa_gguf.engine.files.header import GGUFHeader, TensorInfo, read_header
 from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME
 from mofa_gguf.engine.machine.devices import Device
 from mofa_gguf.engine.machine.memory import HostMemory, Room
-from mofa_gguf.engine.native import logged
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.planning import fit, planner
 from mofa_gguf.engine.planning.adapters import AdapterFacts
@@ -184,13 +183,16 @@ def test_the_parts_of_a_split_model_count_together(tmp_path: Path) -> None:
     assert facts_of(tmp_path / "m-00001-of-00002.gguf").layers[0].n_bytes == 2 * 512
 
 
-def test_what_the_cpu_lays_out_anew_is_what_llama_cpp_does(tmp_path: Path) -> None:
+def test_what_the_cpu_lays_out_anew_is_what_llama_cpp_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The size of its own buffers for that, as llama.cpp logs it when it really loads."""
     from tools.bench.model import Shape, write_model
 
     path = write_model(tmp_path / "m.gguf", Shape(2, 256, 4, 2, 512, 1024, 256))
-    with logged() as lines:
+    with caplog.at_level(logging.DEBUG, logger="mofa_gguf.llama_cpp"):
         Engine.load(path, EngineOptions(n_threads=1)).close()
+    lines = [record.getMessage() for record in caplog.records]
     own = ("REPACK model buffer", "AMX model buffer")
     sizes = [line.split("=")[1].split()[0] for line in lines if any(name in line for name in own)]
     tensors = read_header(path).tensors

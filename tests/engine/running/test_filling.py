@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 from mofa_gguf.engine.engine import Engine
-from mofa_gguf.engine.machine.amx import weights_may_be_repacked
+from mofa_gguf.engine.files.header import read_header
 from mofa_gguf.engine.models.context import Context
 from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.planning.attention import TileCost
+from mofa_gguf.engine.planning.repack import tokens_at_once
+from mofa_gguf.engine.planning.sizing import BLOCK
 from mofa_gguf.engine.requests.request import FinishEvent, GenerationRequest, TextEvent
 from mofa_gguf.engine.requests.sampling import SamplingOptions
 from mofa_gguf.engine.running.filling import Filling
-from mofa_gguf.engine.scheduling.policy import worth_filling
 from mofa_gguf.engine.scheduling.scheduler import Piece, Task
 from tools.bench.model import Shape, write_model
 
@@ -56,22 +57,18 @@ def answers(engine: Engine, prompts: list[list[int]]) -> list[list[int]]:
     return told
 
 
-def test_only_a_batch_that_lacks_one_token_of_four_is_filled() -> None:
-    assert [n for n in range(1, 17) if worth_filling(n)] == [3, 7, 11, 15]
-
-
 def piece(start: int, n_tokens: int) -> Piece:
     return Piece(Task([1] * (start + n_tokens)), 0, start, [1] * n_tokens, is_last=True)
 
 
 def test_a_batch_is_filled_for_tiles_first_and_only_as_far_as_there_is_room() -> None:
-    filling = Filling(9, by_four=True, tiles=TileCost(1e-3))
+    filling = Filling(9, at_once=BLOCK, tiles=TileCost(1e-3))
     long, short = [piece(2000, 39)], [piece(0, 39)]
     assert filling.n_tokens(long, room=100) == 25
     assert filling.n_tokens(long, room=24) == 1
     assert filling.n_tokens(short, room=100) == 1
     assert filling.n_tokens(short, room=0) == 0
-    assert Filling(9, by_four=False, tiles=None).n_tokens(long, room=100) == 0
+    assert Filling(9, at_once=0, tiles=None).n_tokens(long, room=100) == 0
 
 
 def test_with_flash_attention_a_prompt_of_sixty_tokens_is_computed_as_a_tile(
@@ -91,8 +88,8 @@ def test_with_flash_attention_a_prompt_of_sixty_tokens_is_computed_as_a_tile(
 def test_a_prompt_of_seven_tokens_is_computed_as_eight_and_leaves_seven_cells(
     repacked_model: Path, batches: list[int]
 ) -> None:
-    if not weights_may_be_repacked():
-        pytest.skip("this build keeps weights as they are in the file")
+    if tokens_at_once(read_header(repacked_model).tensors) != BLOCK:
+        pytest.skip("this build does not multiply weights with four tokens at a time")
     engine = Engine.load(repacked_model, OPTIONS)
     try:
         (answer,) = answers(engine, [[1, 300, 301, 302, 303, 304, 305]])
@@ -111,8 +108,8 @@ def test_a_prompt_of_seven_tokens_is_computed_as_eight_and_leaves_seven_cells(
 def test_three_streams_are_computed_as_four_and_say_six_tokens_each(
     repacked_model: Path, batches: list[int]
 ) -> None:
-    if not weights_may_be_repacked():
-        pytest.skip("this build keeps weights as they are in the file")
+    if tokens_at_once(read_header(repacked_model).tensors) != BLOCK:
+        pytest.skip("this build does not multiply weights with four tokens at a time")
     engine = Engine.load(repacked_model, OPTIONS)
     try:
         told = answers(engine, [[1, 300 + i, 310 + i] for i in range(3)])

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mofa_gguf.engine.cache.radix import PrefixCache
-from mofa_gguf.engine.scheduling.policy import fits, prefill_budget, should_wait
+from mofa_gguf.engine.planning.sizing import BLOCK, TILE
+from mofa_gguf.engine.scheduling.policy import (
+    fits,
+    prefill_budget,
+    should_wait,
+    worth_adding,
+    worth_leaving,
+)
 from mofa_gguf.engine.scheduling.scheduler import Guess, Piece, Scheduler, Task
 from tests.engine.fake_memory import FakeMemory
 
@@ -314,3 +321,75 @@ def test_a_request_alone_always_fits() -> None:
     assert fits(n_needed=100, n_promised=0, n_available=1, n_running=0)
     assert not fits(n_needed=100, n_promised=0, n_available=100, n_running=1)
     assert fits(n_needed=10, n_promised=10, n_available=100, n_running=1)
+
+
+def test_a_batch_that_lacks_one_token_of_a_block_is_filled() -> None:
+    assert [n for n in range(1, 17) if worth_adding(n, at_once=BLOCK)] == [3, 7, 11, 15]
+    assert not any(worth_adding(n, at_once=0) for n in range(200))
+
+
+def test_a_batch_that_takes_as_long_as_a_tile_more_is_filled() -> None:
+    assert [n for n in range(1, 97) if worth_adding(n, at_once=TILE)] == [
+        *range(29, 32),
+        *range(52, 64),
+        *range(84, 96),
+    ]
+    assert all((n + worth_adding(n, at_once=TILE)) % TILE == 0 for n in (29, 52, 95))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "beside", "left"),
+    [
+        ([], 4, []),
+        ([32], 0, [0]),
+        ([33], 0, [1]),
+        ([40], 0, [8]),
+        ([41], 0, [0]),
+        ([65], 0, [1]),
+        ([65], 1, [2]),
+        ([65, 65, 65, 65], 0, [1, 1, 1, 1]),
+        ([65, 65, 65, 69], 0, [1, 1, 1, 5]),
+        ([70, 70], 0, [0, 0]),
+        ([60, 40], 0, [0, 4]),
+        ([94, 2], 4, [0, 0]),
+        ([30], 4, [2]),
+    ],
+)
+def test_what_a_tile_would_be_computed_for_is_left(
+    sizes: list[int], beside: int, left: list[int]
+) -> None:
+    assert worth_leaving(sizes, beside=beside, at_once=TILE) == left
+    assert worth_leaving(sizes, beside=beside, at_once=BLOCK) == [0] * len(sizes)
+
+
+@given(sizes=st.lists(st.integers(1, 200), max_size=5), beside=st.integers(0, 20))
+def test_little_is_left_of_a_step_and_something_is_done(sizes: list[int], beside: int) -> None:
+    left = worth_leaving(sizes, beside=beside, at_once=TILE)
+    assert sum(left) <= 8
+    assert all(0 <= n < size for n, size in zip(left, sizes, strict=True))
+    if any(left):
+        assert (beside + sum(sizes) - sum(left)) % TILE == 0
+
+
+def test_prompts_are_computed_in_whole_tiles_and_the_rest_a_step_later() -> None:
+    memory = FakeMemory(1000)
+    cache = PrefixCache(memory, n_cells=1000, n_sequences=8)
+    scheduler = Scheduler(cache, n_batch=512, max_parallel=4, at_once=TILE)
+    for first in range(4):
+        scheduler.add(Task([first, *range(100, 164)]))
+    sizes = []
+    for _ in range(2):
+        pieces = scheduler.plan()
+        for piece in pieces:
+            for at, token in enumerate(piece.tokens):
+                memory.compute(piece.sequence, piece.start + at, token)
+        scheduler.computed(pieces)
+        for piece in pieces:
+            if piece.is_last:
+                piece.task.tokens.append(9)
+        scheduler.check()
+        sizes.append([(len(piece.tokens), piece.is_last) for piece in pieces])
+    assert sizes == [
+        [(64, False)] * 4,
+        [(1, True)] * 4,
+    ]
