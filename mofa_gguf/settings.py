@@ -109,6 +109,8 @@ class GGUFConfig(BaseSettings):
     """Map the model's file into memory rather than read it."""
     use_mlock: bool = False
     """Keep the weights from being swapped out, as far as the limit on locked memory allows."""
+    hugepages: bool = True
+    """Ask Linux for huge pages for weights that are not mapped from the file."""
     numa: Numa = "off"
     """How threads are spread over a machine of several memory nodes; the first model decides."""
     probe: Probe = "auto"
@@ -275,6 +277,7 @@ class GGUFConfig(BaseSettings):
             cache_type_v=self.cache_type_v,
             use_mmap=self.use_mmap,
             use_mlock=self.use_mlock,
+            hugepages=self.hugepages,
             numa=self.numa,
             rpc_servers=self.rpc_servers,
             lora=self.lora,

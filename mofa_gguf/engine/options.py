@@ -48,6 +48,8 @@ class EngineOptions:
     use_mlock: bool = False
     repack: bool = True
     """Whether llama.cpp may lay weights out anew for the CPU: faster, but a copy in memory."""
+    hugepages: bool = True
+    """Whether huge pages are asked for, for weights that are not mapped from the file."""
     numa: Numa = "off"
     """How threads are spread over a machine of several memory nodes; the first model decides."""
     rpc_servers: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ from mofa_gguf.engine.errors import (
 )
 from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.machine.devices import available_memory_bytes
+from mofa_gguf.engine.machine.hugepages import HugePages
 from mofa_gguf.engine.machine.rpc import absentees, guards_of
 from mofa_gguf.engine.models.lora import LoadedAdapters, load_adapters
 from mofa_gguf.engine.native import apart, llama, logged, take_errors
@@ -103,7 +104,8 @@ class Model:
         path = header.path
         stopped: list[BaseException] = []
         params, buffers = model_params(load.options, load.placing, use_mmap=load.options.use_mmap)
-        params.progress_callback = _reporter(progress, stopped)
+        pages = HugePages() if load.options.hugepages else None
+        params.progress_callback = _reporter(progress, stopped, pages)
         buffers.append(params.progress_callback)
 
         def read() -> Any:
@@ -210,14 +212,21 @@ class Model:
         return frozenset(own.union(known))
 
 
-def _reporter(progress: Callable[[float], None] | None, stopped: list[BaseException]) -> Any:
+def _reporter(
+    progress: Callable[[float], None] | None,
+    stopped: list[BaseException],
+    pages: HugePages | None,
+) -> Any:
     """A callback for llama.cpp that ends the loading once ``stopped`` has something in it.
 
-    ``stopped`` gets what ``progress`` raises.
+    ``stopped`` gets what ``progress`` raises. It is first called when the weights' memory is made
+    and nothing is in it: then huge pages are asked for.
     """
 
     def report(share: float, _user_data: object) -> bool:
         try:
+            if pages is not None and share == 0:
+                pages.ask()
             if progress is not None and not stopped:
                 progress(share)
         except BaseException as error:  # noqa: BLE001 - must not pass through C

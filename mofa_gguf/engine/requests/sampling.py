@@ -15,6 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from mofa_gguf.engine.errors import InvalidOption
 from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.tokens.vocab import Vocab
@@ -84,11 +87,15 @@ class Sampler:
         self._chain: Any = library.llama_sampler_chain_init(
             library.llama_sampler_chain_default_params()
         )
-        for sampler in self._samplers(options, vocab, prompt):
+        samplers = self._samplers(options, vocab, prompt)
+        self._most_likely = options.temperature <= 0 and len(samplers) == 1
+        for sampler in samplers:
             library.llama_sampler_chain_add(self._chain, sampler)
 
-    def sample(self, context_handle: Any, index: int) -> int:
+    def sample(self, context_handle: Any, index: int, logits: npt.NDArray[np.float32]) -> int:
         """Choose a token from the logits of output ``index`` and take it into the history."""
+        if self._most_likely:  # the chain would make a list of all tokens first
+            return int(logits.argmax())
         token: int = self._llama.llama_sampler_sample(self._chain, context_handle, index)
         return token
 

@@ -101,6 +101,7 @@ class Worker:
         self.counters = self.recorder.counters
         self.n_removed = 0
         """Requests that ended, in whatever way."""
+        self._eog_ids = np.array(sorted(model.eog_ids), np.intp)
         self._requests: list[Request] = []
         self._retried = False
 
@@ -264,10 +265,10 @@ class Worker:
         logits = self._context.logits(index)
         before = logits.copy() if asked.top_logprobs is not None else None
         if asked.ignore_eos or request.n_generated < asked.min_tokens:
-            logits[list(self._model.eog_ids)] = -np.inf
+            logits[self._eog_ids] = -np.inf
         if request.constraint is not None:
             request.constraint.mask(logits)
-        token = request.sampler.sample(self._context.handle, index)
+        token = request.sampler.sample(self._context.handle, index, logits)
         logprob = None
         if before is not None and asked.top_logprobs is not None:
             logprob = chosen_logprob(before, token, asked.top_logprobs, self._model.vocab)

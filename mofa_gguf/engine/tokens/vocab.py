@@ -20,6 +20,8 @@ from mofa_gguf.engine.tokens.unwritable import Writable, has_all_bytes
 
 _SPM, _BPE, _WORDPIECE = 1, 2, 3  # llama.h, enum llama_vocab_type
 _USER_DEFINED = 16  # llama.h, LLAMA_TOKEN_ATTR_USER_DEFINED
+_MOST_REMEMBERED = 4096
+"""Tokens whose text is kept: an answer has some hundred different ones."""
 _LONG_RUN = re.compile(r"\S{16384}|\s{16384}")
 
 
@@ -49,6 +51,7 @@ class Vocab:
         self._metadata = metadata or {}
         self._path = Path(path)
         self._memo = TokenMemo()
+        self._pieces: dict[tuple[int, bool], bytes] = {}
 
     @cached_property
     def exact(self) -> ExactTokenizer | None:
@@ -163,6 +166,14 @@ class Vocab:
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """The bytes a token stands for; control tokens give b"" unless ``special``."""
+        known = self._pieces.get((token, special))
+        if known is None:
+            if len(self._pieces) >= _MOST_REMEMBERED:
+                self._pieces.clear()
+            known = self._pieces[token, special] = self._piece(token, special=special)
+        return known
+
+    def _piece(self, token: int, *, special: bool) -> bytes:
         capacity = 64
         for _ in range(2):
             buffer = ctypes.create_string_buffer(capacity)
