@@ -87,7 +87,8 @@ def test_figures_are_those_of_the_last_measurement() -> None:
         "first token of a short prompt, seconds": ("d first token", "first"),
     }
     told = {cells[0]: cells[1:] for cells in table_rows(README) if cells[0] in rows}
-    roads = ("mofa-gguf", "Llama + lock", "llama-server")
+    servers = ("llama-server, CMake's flags", "llama-server, our flags")
+    roads = ("mofa-gguf", "Llama + lock", *servers)
     assert told == {
         title: [measured[workload, road][figure] for road in roads]
         for title, (workload, figure) in rows.items()
