@@ -16,13 +16,11 @@ from mofa_gguf.convert.families.experts import ExpertDecoder, fused_experts, sin
 from mofa_gguf.convert.families.parts import (
     LAYER,
     attention,
-    decay,
-    linear,
     matrix,
     norm,
-    without_channels,
 )
 from mofa_gguf.convert.families.routed import DENSE, ROUTED, dense_mlp, of_kind
+from mofa_gguf.convert.families.selective import selective_mixer
 from mofa_gguf.convert.metadata import Metadata
 
 _LINEAR, _FULL = "linear_attention", "full_attention"
@@ -55,22 +53,12 @@ class Jamba(ExpertDecoder):
         *of_kind(_FULL, *attention()),
         *of_kind(
             _LINEAR,
-            matrix(f"{_MIXER}.in_proj", "blk.{i}.ssm_in", "inner_twice", "embd"),
-            Rule(
-                f"{_MIXER}.conv1d.weight",
-                "blk.{i}.ssm_conv1d.weight",
-                ("inner", "one", "kernel"),
-                without_channels,
+            *selective_mixer(
+                _MIXER,
+                *norm(f"{_MIXER}.dt_layernorm", "blk.{i}.ssm_dt_norm", "step"),
+                *norm(f"{_MIXER}.b_layernorm", "blk.{i}.ssm_b_norm", "state"),
+                *norm(f"{_MIXER}.c_layernorm", "blk.{i}.ssm_c_norm", "state"),
             ),
-            Rule(f"{_MIXER}.conv1d.bias", "blk.{i}.ssm_conv1d.bias", ("inner",)),
-            matrix(f"{_MIXER}.x_proj", "blk.{i}.ssm_x", "step_and_states", "inner"),
-            *norm(f"{_MIXER}.dt_layernorm", "blk.{i}.ssm_dt_norm", "step"),
-            *norm(f"{_MIXER}.b_layernorm", "blk.{i}.ssm_b_norm", "state"),
-            *norm(f"{_MIXER}.c_layernorm", "blk.{i}.ssm_c_norm", "state"),
-            *linear(f"{_MIXER}.dt_proj", "blk.{i}.ssm_dt", "inner", "step"),
-            Rule(f"{_MIXER}.A_log", "blk.{i}.ssm_a", ("inner", "state"), decay),
-            Rule(f"{_MIXER}.D", "blk.{i}.ssm_d", ("inner",)),
-            matrix(f"{_MIXER}.out_proj", "blk.{i}.ssm_out", "embd", "inner"),
         ),
         *norm(f"{LAYER}.pre_ff_layernorm", "blk.{i}.ffn_norm"),
         *dense_mlp(_MLP),

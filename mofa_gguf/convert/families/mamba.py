@@ -18,7 +18,8 @@ from mofa_gguf.convert.families.base import (
     Traits,
 )
 from mofa_gguf.convert.families.decoder import Decoder
-from mofa_gguf.convert.families.parts import decay, linear, matrix, norm, without_channels
+from mofa_gguf.convert.families.parts import norm
+from mofa_gguf.convert.families.selective import selective_mixer, write_without_heads
 from mofa_gguf.convert.metadata import Metadata
 
 _MIXER = "backbone.layers.{i}.mixer"
@@ -41,19 +42,7 @@ class Mamba(Decoder):
     rules = (
         Rule(_EMBEDDING, "token_embd.weight", ("vocab", "embd")),
         *norm("backbone.layers.{i}.norm", "blk.{i}.attn_norm"),
-        matrix(f"{_MIXER}.in_proj", "blk.{i}.ssm_in", "inner_twice", "embd"),
-        Rule(
-            f"{_MIXER}.conv1d.weight",
-            "blk.{i}.ssm_conv1d.weight",
-            ("inner", "one", "kernel"),
-            without_channels,
-        ),
-        Rule(f"{_MIXER}.conv1d.bias", "blk.{i}.ssm_conv1d.bias", ("inner",)),
-        matrix(f"{_MIXER}.x_proj", "blk.{i}.ssm_x", "step_and_states", "inner"),
-        *linear(f"{_MIXER}.dt_proj", "blk.{i}.ssm_dt", "inner", "step"),
-        Rule(f"{_MIXER}.A_log", "blk.{i}.ssm_a", ("inner", "state"), decay),
-        Rule(f"{_MIXER}.D", "blk.{i}.ssm_d", ("inner",)),
-        matrix(f"{_MIXER}.out_proj", "blk.{i}.ssm_out", "embd", "inner"),
+        *selective_mixer(_MIXER),
         *norm("backbone.norm_f", "output_norm"),
         Rule("lm_head.weight", "output.weight", ("vocab", "embd"), optional=True),
     )
@@ -86,14 +75,7 @@ class Mamba(Decoder):
     def hyperparameters(self, metadata: Metadata, dimensions: Dimensions) -> None:
         """The keys of a decoder without heads, and those of the state spaces."""
         self._check_fixed()
-        metadata.uint32(self.key("block_count"), dimensions["layers"])
-        # No length is too long; the number is the one of llama.cpp's own converter.
-        metadata.uint32(self.key("context_length"), 2**20)
-        metadata.uint32(self.key("embedding_length"), dimensions["embd"])
-        metadata.uint32(self.key("feed_forward_length"), 0)
-        metadata.uint32(self.key("attention.head_count"), 0)
-        epsilon = self.config.number(*self.epsilon_names, default=self.default_epsilon, minimum=0)
-        metadata.float32(self.key("attention.layer_norm_rms_epsilon"), epsilon)
+        write_without_heads(self, metadata, dimensions)
         metadata.uint32(self.key("ssm.conv_kernel"), dimensions["kernel"])
         metadata.uint32(self.key("ssm.inner_size"), dimensions["inner"])
         metadata.uint32(self.key("ssm.state_size"), dimensions["state"])

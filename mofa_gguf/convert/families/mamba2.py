@@ -15,6 +15,7 @@ from mofa_gguf.convert.families.base import (
     Traits,
 )
 from mofa_gguf.convert.families.parts import norm
+from mofa_gguf.convert.families.selective import write_without_heads
 from mofa_gguf.convert.families.state_spaces import StateSpaces, mixer
 from mofa_gguf.convert.metadata import Metadata
 
@@ -63,14 +64,7 @@ class Mamba2(StateSpaces):
     def hyperparameters(self, metadata: Metadata, dimensions: Dimensions) -> None:
         """The keys of a decoder without heads, and those of the state spaces."""
         self._check_fixed()
-        metadata.uint32(self.key("block_count"), dimensions["layers"])
-        # No length is too long; the number is the one of llama.cpp's own converter.
-        metadata.uint32(self.key("context_length"), 2**20)
-        metadata.uint32(self.key("embedding_length"), dimensions["embd"])
-        metadata.uint32(self.key("feed_forward_length"), 0)
-        metadata.uint32(self.key("attention.head_count"), 0)
-        epsilon = self.config.number(*self.epsilon_names, default=self.default_epsilon, minimum=0)
-        metadata.float32(self.key("attention.layer_norm_rms_epsilon"), epsilon)
+        write_without_heads(self, metadata, dimensions)
         self.write_mixer(metadata, dimensions)
 
     def traits(self, dimensions: Dimensions) -> Traits:
