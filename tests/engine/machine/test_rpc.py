@@ -399,11 +399,10 @@ def test_layers_on_a_worker_give_the_same_text_and_its_loss_is_survived(tmp_path
 
 
 EXPERTS_ON_A_WORKER = """
-import json, subprocess, sys, socket, time
+import json, logging, subprocess, sys, socket, time
 from dataclasses import replace
 from mofa_gguf.engine.planning import fit
 from mofa_gguf.engine.engine import Engine
-from mofa_gguf.engine.native import logged
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.requests.request import FinishEvent, GenerationRequest, TextEvent
 from mofa_gguf.engine.requests.sampling import SamplingOptions
@@ -424,15 +423,27 @@ def little(servers):
     return [replace(each, free_bytes=int(sys.argv[3])) for each in whole(servers)]
 
 
+class Lines(logging.Handler):
+    lines = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+
+log = Lines()  # of every thread: models load on one of their own
+logging.getLogger("mofa_gguf.llama_cpp").addHandler(log)
+logging.getLogger("mofa_gguf.llama_cpp").setLevel(logging.DEBUG)
+
+
 def answer(options):
-    with logged() as lines:
-        engine = Engine.load(path, options)
+    log.lines.clear()
+    engine = Engine.load(path, options)
     request = GenerationRequest([1, 2, 3], SamplingOptions(temperature=0), max_tokens=24,
         ignore_eos=True)
     *events, _ = engine.submit(request)
     plan = engine.model.plan
     engine.close()
-    moved = [line for line in lines if "buffer type overridden to CPU" in line]
+    moved = [line for line in log.lines if "buffer type overridden to CPU" in line]
     return [t for e in events if isinstance(e, TextEvent) for t in e.tokens], plan, len(moved)
 
 
