@@ -23,7 +23,7 @@ LENGTHS = (3, 16, 7, 15, 8)
 # Convolutions, gated delta nets, both Mambas beside attention, windows with shared keys.
 FIXTURES = (
     *("lfm2-moe", "qwen3-next", "qwen35", "falcon-h1", "granite-hybrid", "nemotron-h-moe"),
-    *("jamba", "mamba2", "gemma4"),
+    *("jamba", "mamba2", "gemma4", "gemma3n"),
 )
 
 

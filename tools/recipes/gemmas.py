@@ -1,4 +1,4 @@
-"""Tiny checkpoints of Gemma 4, as data, seeded by name; on top of DENSE_NARROW."""
+"""Tiny checkpoints of Gemma 3n and 4, as data, seeded by name; on top of DENSE_NARROW."""
 
 from __future__ import annotations
 
@@ -67,6 +67,27 @@ GEMMAS: dict[str, Entry] = {
                 "position_embedding_size": 16,
             },
             "audio_config": None,
+        },
+        _SHORT,
+    ),
+    "gemma3n": (
+        "Gemma3nForCausalLM",
+        {
+            "hidden_size": 16,
+            "num_attention_heads": 4,
+            "head_dim": 8,
+            # llama.cpp's variance of fewer gates differs too much from transformers'.
+            "intermediate_size": 640,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "sliding_window": 6,
+            "num_kv_shared_layers": 0,
+            "activation_sparsity_pattern": [0.95, 0.95],
+            "vocab_size_per_layer_input": 32,
+            "tie_word_embeddings": True,
+            "rope_parameters": {
+                "sliding_attention": rope(theta=3000.0),
+                "full_attention": rope(theta=50000.0),
+            },
         },
         _SHORT,
     ),
