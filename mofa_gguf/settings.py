@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,9 +13,11 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from mofa_gguf.adapters import read_adapters
+from mofa_gguf.config_errors import config_error
 from mofa_gguf.config_paths import BUNDLED as BUNDLED
 from mofa_gguf.config_paths import paths_from
 from mofa_gguf.contract import ConfigError
@@ -167,8 +168,8 @@ class GGUFConfig(BaseSettings):
     def __init__(self, **options: Any) -> None:
         try:
             super().__init__(**options)
-        except ValidationError as error:
-            raise _config_error(error) from error
+        except (ValidationError, SettingsError) as error:
+            raise self._config_error(error) from error
         self._check_models()
 
     @model_validator(mode="before")
@@ -257,8 +258,15 @@ class GGUFConfig(BaseSettings):
             values["model"] = options["model"]
         if base_dir is not None:
             values = paths_from(values, base_dir)
-        values.update(EnvSettingsSource(cls)())
+        try:
+            values.update(EnvSettingsSource(cls)())
+        except SettingsError as error:
+            raise cls._config_error(error) from error
         return cls(**values)
+
+    @classmethod
+    def _config_error(cls, error: ValidationError | SettingsError) -> ConfigError:
+        return config_error(error, known=cls.model_fields, environment_prefix=ENVIRONMENT_PREFIX)
 
     def engine_options(self) -> EngineOptions:
         """The part of the options that the engine acts on."""
@@ -305,31 +313,3 @@ class _OneOfSeveral(GGUFConfig):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """What the caller says, and nothing else."""
         return (init_settings,)
-
-
-def _config_error(error: ValidationError) -> ConfigError:
-    """The first problem of a validation, as one sentence that names the option."""
-    # A misspelt option is the cause where another is missing, so it is told first.
-    problem = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    field = str(problem["loc"][0]) if problem["loc"] else "options"
-    known = sorted(GGUFConfig.model_fields)
-    if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(field, known, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        return ConfigError(
-            f"there is no option {field!r} for a gguf provider; {hint}known are {', '.join(known)}",
-            field=field,
-        )
-    if problem["type"] == "missing":
-        return ConfigError(
-            f"the option {field!r} is missing; give it, or set {ENVIRONMENT_PREFIX}{field.upper()}",
-            field=field,
-        )
-    # A value that may be one thing or another has a problem for each.
-    found = [
-        each["msg"].removeprefix("Value error, ")
-        for each in error.errors()
-        if each["loc"][:1] == problem["loc"][:1] and each["input"] == problem["input"]
-    ]
-    message = ", or ".join(dict.fromkeys(each[0].lower() + each[1:] for each in found))
-    return ConfigError(f"{field} = {problem['input']!r}: {message}", field=field)

@@ -48,6 +48,22 @@ def test_a_bad_value_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [("tensor_split", "1,2"), ("rpc_servers", "host:50052"), ("models", '{"a": ')],
+)
+def test_a_list_or_table_in_the_environment_that_is_no_json_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.setenv(f"MOFA_GGUF_{name.upper()}", text)
+    for make in (GGUFConfig.from_options, lambda options: GGUFConfig(**options)):
+        with pytest.raises(
+            ConfigError, match=f"MOFA_GGUF_{name.upper()} .* JSON .*write a list"
+        ) as e:
+            make({"model": "m.gguf"})
+        assert e.value.field == name
+
+
+@pytest.mark.parametrize(
     ("options", "field"),
     [
         ({"n_ctx": 0}, "n_ctx"),

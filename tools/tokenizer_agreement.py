@@ -28,7 +28,7 @@ from mofa_gguf.convert.tokenizer.rare import RareText, rare_texts  # noqa: E402
 from mofa_gguf.convert.tokenizer.reference import HuggingFaceReference  # noqa: E402
 from mofa_gguf.convert.tokenizer.sources import open_source  # noqa: E402
 from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file  # noqa: E402
-from mofa_gguf.engine.tokens.vocab import VocabFile  # noqa: E402
+from mofa_gguf.engine.tokens.vocab_file import VocabFile  # noqa: E402
 from tests.convert.tokenizer.makers import n_rows  # noqa: E402
 
 HEAD = """# Agreement with published tokenizers

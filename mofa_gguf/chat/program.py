@@ -19,7 +19,8 @@ from mofa_gguf.chat.errors import (
 )
 from mofa_gguf.chat.limits import Meter, RenderLimits
 from mofa_gguf.chat.messages import Message
-from mofa_gguf.chat.sandbox import ChatEnvironment, Refusal, render
+from mofa_gguf.chat.sandbox import ChatEnvironment, render
+from mofa_gguf.chat.template_words import Refusal
 
 _MAX_SOURCE_CHARS = 65_536  # several times the largest template in use
 

@@ -22,73 +22,16 @@ from datetime import datetime
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension, loopcontrols
+from jinja2.ext import loopcontrols
 from jinja2.filters import make_attrgetter
-from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
-from jinja2.utils import Namespace
 from markupsafe import Markup
 
 from mofa_gguf.chat import guards
 from mofa_gguf.chat.codegen import MeteredCode
 from mofa_gguf.chat.limits import Meter
-
-
-class Refusal(jinja2.TemplateError):
-    """What ``raise_exception`` raises inside a template."""
-
-
-class _GenerationTag(Extension):
-    """``{% generation %}`` marks what the assistant wrote, for training; here it is passed through.
-
-    Its body has a scope of its own, like the body of a call block.
-    """
-
-    tags = {"generation"}  # noqa: RUF012 - the shape Jinja's base class asks for
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("body"), [], [], body).set_lineno(line)
-
-    def body(self, caller: Callable[[], str]) -> str:
-        return caller()
-
-
-class _SafeNamespace(Namespace):
-    """``namespace(...)`` without underscore names, which could reach into Python objects."""
-
-    def __init__(*args: Any, **kwargs: Any) -> None:
-        self, *rest = args
-        values = dict(*rest, **kwargs)
-        for name in values:
-            _check_namespace_name(name)
-        Namespace.__init__(self, values)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _check_namespace_name(name)
-        Namespace.__setitem__(self, name, value)
-
-    def __repr__(self) -> str:
-        # Not its contents: namespaces inside namespaces could make that endless.
-        return "<Namespace>"
-
-
-def _check_namespace_name(name: object) -> None:
-    if isinstance(name, str) and name.startswith("_"):
-        raise jinja2.exceptions.SecurityError(f"a namespace attribute may not be named {name!r}")
-
-
-class _DictFactory:
-    """``dict(...)`` and ``dict.fromkeys(...)``, without the type object behind them."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        return dict(*args, **kwargs)
-
-    def fromkeys(self, *args: Any) -> dict[Any, Any]:
-        return dict.fromkeys(*args)
+from mofa_gguf.chat.template_words import DictFactory, GenerationTag, SafeNamespace, raise_exception
 
 
 class _BoundedFormatter(SandboxedFormatter):
@@ -126,7 +69,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
-            extensions=[_GenerationTag, loopcontrols],
+            extensions=[GenerationTag, loopcontrols],
             finalize=self._output,
         )
         self._local = threading.local()
@@ -136,9 +79,9 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             self.filters[name] = self._metered_filter(name, function)
         del self.globals["lipsum"]  # random text, of any length
         self.globals.update(
-            dict=_DictFactory(),
-            namespace=_SafeNamespace,
-            raise_exception=_raise_exception,
+            dict=DictFactory(),
+            namespace=SafeNamespace,
+            raise_exception=raise_exception,
             strftime_now=lambda format: now().strftime(format),
         )
 
@@ -294,10 +237,6 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         for value in values:
             total = self.made(total + value)
         return total
-
-
-def _raise_exception(message: Any = "") -> None:
-    raise Refusal(str(message))
 
 
 def render(

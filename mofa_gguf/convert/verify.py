@@ -24,7 +24,8 @@ from mofa_gguf.convert.tokenizer import Kept, Vocabulary, agreement_of
 from mofa_gguf.engine.errors import EngineError, OutOfMemory
 from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.models.logits import Probe
-from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
+from mofa_gguf.engine.tokens.vocab import Vocab
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ class Background:
         self._threads: set[threading.Thread] = set()
 
     def start(self, work: Callable[[], None], name: str) -> None:
-        """Run ``work`` on a thread of its own."""
+        """Run ``work`` on a thread of its own. Raises RuntimeError where the system has none."""
 
         def run() -> None:
             try:
@@ -25,9 +25,9 @@ class Background:
                     self._threads.discard(thread)
 
         thread = threading.Thread(target=run, name=f"mofa-gguf-{name}", daemon=True)
-        with self._lock:
+        with self._lock:  # what is joined has started
+            thread.start()
             self._threads.add(thread)
-        thread.start()
 
     def join(self, timeout_s: float) -> list[str]:
         """Wait for all threads but the caller's; the names of those that are not done by then."""

@@ -102,7 +102,8 @@ class GGUFProvider(LLMProvider):
 
         Raises ModelNotFound.
         """
-        await asyncio.wrap_future(self._pool.unload(self._catalog.chosen(model)))
+        with translated():
+            await asyncio.wrap_future(self._pool.unload(self._catalog.chosen(model)))
 
     @asynccontextmanager
     async def hold(self, model: str = "") -> AsyncIterator[None]:

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 
@@ -25,6 +25,7 @@ from mofa_gguf.provider.errors import no_room_error
 from mofa_gguf.provider.footprint import auto_budget
 from mofa_gguf.provider.loaded import LoadedModel
 from mofa_gguf.provider.loader import FileLoader, Found, Loader
+from mofa_gguf.provider.outbox import Outbox
 from mofa_gguf.provider.residency import Residency, Stage
 from mofa_gguf.settings import GGUFConfig
 
@@ -32,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 10.0
 """How long :meth:`ModelPool.close` waits for what cannot be stopped at once."""
+
+_AWAY = frozenset({Stage.ABSENT, Stage.FINDING, Stage.QUEUED})
+"""Stages of a model that takes no memory."""
 
 _open_pools: weakref.WeakSet[ModelPool] = weakref.WeakSet()
 
@@ -86,7 +90,8 @@ class ModelPool:
         self._failures: dict[str, Exception] = {}
         self._background = Background()
         self._clock_runs = False
-        self._settled: list[Callable[[], None]] = []
+        self._outbox = Outbox()
+        self._going: dict[str, list[Future[None]]] = {}
         self._closed = False
         self._pid = os.getpid()
         _open_pools.add(self)
@@ -124,20 +129,18 @@ class ModelPool:
         """
         use = Use(self, model)
         if os.getpid() != self._pid:
-            use.future.set_exception(
-                EngineClosed("the provider belongs to the process that made it, not to a fork")
-            )
+            use.future.set_exception(_forked_error())
             return use
         with self._changed:
             if self._closed:
-                use.future.set_exception(EngineClosed("the provider is closed"))
+                use.future.set_exception(_closed_error())
                 return use
             self._uses[use.ticket] = use
             loaded = self._models.get(model)
             if loaded is not None and loaded.engine.outdated:
                 self._do(self._residency.send_away(model, time.monotonic()))
             self._do(self._residency.ask(use.ticket, time.monotonic()))
-        self._settle()
+        self._outbox.send()
         return use
 
     def release(self, use: Use, *, keep_alive_s: float | None = None) -> None:
@@ -149,15 +152,21 @@ class ModelPool:
                 return
             now = time.monotonic()
             self._do(self._residency.leave(use.ticket, now, keep_alive_s=keep_alive_s))
-        self._settle()
+        self._outbox.send()
 
     def unload(self, model: str) -> Future[None]:
         """Unload a model when those who use it now are done; the future tells when it is gone."""
         gone: Future[None] = Future()
+        if os.getpid() != self._pid:
+            gone.set_exception(_forked_error())
+            return gone
         with self._changed:
+            if self._closed:
+                gone.set_result(None)
+                return gone
+            self._going.setdefault(model, []).append(gone)
             self._do(self._residency.send_away(model, time.monotonic()))
-        self._settle()
-        self._background.start(partial(self._wait_until_gone, model, gone), f"wait-{model}")
+        self._outbox.send()
         return gone
 
     def close(self, *, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
@@ -173,11 +182,13 @@ class ModelPool:
                 self._closed = True
                 for use in self._uses.values():
                     if not use.ticket.admitted:
-                        self._settled.append(partial(_fail, use.future, _closed_error()))
+                        self._outbox.fail(use.future, _closed_error())
+                for model in list(self._going):
+                    self._tell_gone(model)
                 for name in list(self._models):
                     self._background.start(partial(self._unload, name), f"unload-{name}")
             self._changed.notify_all()
-        self._settle()
+        self._outbox.send()
         late = self._background.join(timeout_s)
         if late:
             logger.warning("closed while this still went on: %s", ", ".join(late))
@@ -187,7 +198,7 @@ class ModelPool:
             raise _closed_error()
 
     def _do(self, actions: Sequence[Action]) -> None:
-        """Start what was decided; call :meth:`_settle` once the lock is given back."""
+        """Start what was decided; send the outbox once the lock is given back."""
         if self._closed:
             return
         for action in actions:
@@ -202,9 +213,12 @@ class ModelPool:
             elif isinstance(action, Admit):
                 model = self._models[action.ticket.model]
                 future = self._uses[action.ticket].future
-                self._settled.append(partial(_give, future, model))
+                self._outbox.give(future, model)
             else:
                 self._refuse(action)
+        # After each event: by the next one it may be on its way back already.
+        for name in [n for n in self._going if self._residency.stage(n) in _AWAY]:
+            self._tell_gone(name)
         self._start_clock()
         self._changed.notify_all()
 
@@ -214,14 +228,11 @@ class ModelPool:
             error: Exception = no_room_error(action.no_room)
         else:
             error = self._failures[action.ticket.model]
-        self._settled.append(partial(_fail, use.future, error))
+        self._outbox.fail(use.future, error)
 
-    def _settle(self) -> None:
-        """Tell the users, without the lock: their callbacks may do anything."""
-        with self._changed:
-            settled, self._settled = self._settled, []
-        for tell in settled:
-            tell()
+    def _tell_gone(self, model: str) -> None:
+        for gone in self._going.pop(model):
+            self._outbox.give(gone, None)
 
     def _find(self, model: str) -> None:
         config = self._configs[model]
@@ -245,7 +256,7 @@ class ModelPool:
         with self._changed:
             self._found[model] = Found(resolved, measured)
             self._do(self._residency.found(model, measured.n_bytes, time.monotonic()))
-        self._settle()
+        self._outbox.send()
 
     def _load(self, model: str) -> None:
         started = time.monotonic()
@@ -262,7 +273,7 @@ class ModelPool:
             if not closed:
                 self._models[model] = loaded
                 self._do(self._residency.loaded(model, time.monotonic()))
-        self._settle()
+        self._outbox.send()
         if closed:
             loaded.close()
             return
@@ -280,7 +291,7 @@ class ModelPool:
         with self._changed:
             actions = None if self._closed else self._residency.retry(model, time.monotonic())
             self._do(actions or [])
-        self._settle()
+        self._outbox.send()
         return actions is not None
 
     def _fail(self, model: str, error: Exception) -> None:
@@ -291,7 +302,7 @@ class ModelPool:
             self._failures[model] = error
             if not self._closed:
                 self._do(self._residency.failed(model, time.monotonic()))
-        self._settle()
+        self._outbox.send()
 
     def _unload(self, model: str) -> None:
         with self._changed:
@@ -303,14 +314,7 @@ class ModelPool:
             if not self._closed:
                 self._do(self._residency.unloaded(model, time.monotonic()))
             self._changed.notify_all()
-        self._settle()
-
-    def _wait_until_gone(self, model: str, gone: Future[None]) -> None:
-        away = (Stage.ABSENT, Stage.FINDING, Stage.QUEUED)
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._residency.stage(model) in away)
-        if gone.set_running_or_notify_cancel():
-            gone.set_result(None)
+        self._outbox.send()
 
     def _start_clock(self) -> None:
         """A thread that tells the residency of the time, once there is something to wait for."""
@@ -320,7 +324,7 @@ class ModelPool:
 
     def _tick(self) -> None:
         while self._sleep_until_event():
-            self._settle()
+            self._outbox.send()
 
     def _sleep_until_event(self) -> bool:
         """Until the time of the next event, or something changes; False once the pool is closed."""
@@ -335,18 +339,12 @@ class ModelPool:
             return not self._closed
 
 
-def _give(future: Future[LoadedModel], model: LoadedModel) -> None:
-    if future.set_running_or_notify_cancel():
-        future.set_result(model)
-
-
-def _fail(future: Future[LoadedModel], error: Exception) -> None:
-    if future.set_running_or_notify_cancel():
-        future.set_exception(error)
-
-
 def _closed_error() -> EngineError:
     return EngineClosed("the provider is closed")
+
+
+def _forked_error() -> EngineError:
+    return EngineClosed("the provider belongs to the process that made it, not to a fork")
 
 
 @atexit.register

@@ -10,7 +10,8 @@ import pytest
 
 from mofa_gguf.chat import ChatTemplate
 from mofa_gguf.engine.structure.constraint import ConstraintFactory
-from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
+from mofa_gguf.engine.tokens.vocab import Vocab
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 from tests.support.tiny_vocab import EOS, write_vocab
 
 TEMPLATES = Path(__file__).parent.parent / "data" / "chat" / "templates"

@@ -266,6 +266,45 @@ def test_unloading_waits_for_those_who_use_it(make_pool: MakePool) -> None:
     pool.unload("a").result(60)
 
 
+def test_unloading_is_told_although_the_model_comes_back_at_once(make_pool: MakePool) -> None:
+    for _ in range(100):  # who waits for it must not miss the moment between two stays
+        pool = make_pool(MadeUpLoader({"a": 1}))
+        use = pool.ask("a")
+        use.future.result(60)
+        gone, next_use = pool.unload("a"), pool.ask("a")
+        use.release()
+        next_use.future.result(60)
+        gone.result(5)
+        pool.close()
+
+
+def test_unloading_ends_with_a_load_that_fails(make_pool: MakePool) -> None:
+    loader = MadeUpLoader({"a": 1}, failures={"load a": ModelFileError("a.gguf", "is broken")})
+    loader.held["load a"] = threading.Event()
+    pool = make_pool(loader)
+    use = pool.ask("a")
+    eventually(lambda: "load a" in loader.log)
+    gone = pool.unload("a")
+    assert not gone.done()
+    loader.held["load a"].set()
+    gone.result(60)
+    with pytest.raises(ModelFileError):
+        use.future.result(60)
+
+
+def test_a_fork_can_neither_use_nor_unload_what_its_parent_loaded(
+    make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = make_pool(MadeUpLoader({"a": 1}))
+    visit(pool, "a")
+    with monkeypatch.context() as patch:
+        patch.setattr("mofa_gguf.provider.pool.os.getpid", lambda: 1)
+        for asked in (pool.ask("a").future, pool.unload("a")):
+            with pytest.raises(EngineClosed, match="not to a fork"):
+                asked.result(0)
+    assert stage(pool, "a") is Stage.READY
+
+
 class TestClose:
     @pytest.mark.parametrize("step", ["find a", "load a"])
     def test_it_ends_a_load_and_those_who_wait_for_it(self, make_pool: MakePool, step: str) -> None:

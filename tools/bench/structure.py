@@ -31,7 +31,8 @@ from mofa_gguf.engine.structure import grammars
 from mofa_gguf.engine.structure.answer_plan import AnswerPlan, Trigger
 from mofa_gguf.engine.structure.constraint import ConstraintFactory, TokenConstraint
 from mofa_gguf.engine.structure.staged import StagedConstraint
-from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
+from mofa_gguf.engine.tokens.vocab import Vocab
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 from tools.bench.model import write_model
 
 N_ANSWER = 64

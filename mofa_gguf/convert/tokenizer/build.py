@@ -29,7 +29,8 @@ from mofa_gguf.convert.tokenizer.special import (
 from mofa_gguf.convert.tokenizer.vocabulary import Vocabulary
 from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
 from mofa_gguf.engine.errors import EngineError
-from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
+from mofa_gguf.engine.tokens.vocab import Vocab
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from mofa_gguf.convert.tokenizer.reference import HuggingFaceReference, shielded
 from mofa_gguf.convert.tokenizer.vocabulary import TokenType
 from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
 from mofa_gguf.engine.errors import EngineError, LibraryUnavailable
-from mofa_gguf.engine.tokens.vocab import VocabFile
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 
 logger = logging.getLogger(__name__)
 

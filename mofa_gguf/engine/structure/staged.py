@@ -16,7 +16,6 @@ part instead: see :meth:`StagedConstraint.fitted`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
@@ -25,8 +24,7 @@ from numpy.typing import NDArray
 
 from mofa_gguf.engine.structure.answer_plan import AnswerPlan, Reasoning, Trigger
 from mofa_gguf.engine.structure.constraint import Constraint
-
-_WHITESPACE = b" \t\r\n"
+from mofa_gguf.engine.structure.triggers import WHITESPACE, TriggerFinder
 
 Stage = Literal["start", "reasoning", "free", "call", "main", "over"]
 
@@ -59,9 +57,7 @@ class StagedConstraint:
         self._pending: list[int] = []
         self._tail = b""
         self._fresh = True  # nothing but white space came since the answer proper began
-        self._anywhere = _any_of(plan.triggers, at_start=False)
-        self._at_start = _any_of(plan.triggers, at_start=True)
-        self._longest = max([64, *(2 * len(trigger.pattern) for trigger in plan.triggers)])
+        self._triggers = TriggerFinder(plan.triggers)
         if plan.opened is not None:
             self._begin_reasoning(plan.opened)
         elif plan.reasoning and (plan.main is None or plan.opening_main is not None):
@@ -226,37 +222,24 @@ class StagedConstraint:
             at = text.find(self._reasoning.close)
             return None if at < 0 else (text[at + len(self._reasoning.close) :], None)
         if self._stage == "start":
-            begun = text.lstrip(_WHITESPACE)
+            begun = text.lstrip(WHITESPACE)
             for tags in self._plan.reasoning:
                 if begun.startswith(tags.open):
                     return begun[len(tags.open) :], tags
-        return self._find_trigger(text)
-
-    def _find_trigger(self, text: bytes) -> tuple[bytes, Trigger] | None:
-        found = self._anywhere.search(text) if self._anywhere is not None else None
-        where = [trigger for trigger in self._plan.triggers if not trigger.at_start]
-        if self._fresh and self._at_start is not None:
-            begun = text.lstrip(_WHITESPACE)
-            first = self._at_start.match(begun)
-            if first is not None:
-                found, where = first, [each for each in self._plan.triggers if each.at_start]
-                text = begun
-        if found is None or found.lastindex is None:
-            return None
-        return text[found.end() :], where[found.lastindex - 1]
+        return self._triggers.find(text, begins=self._fresh)
 
     def _remember(self, piece: bytes) -> None:
         """Keep what a mark may have begun in."""
         self._tail += piece
         if self._stage == "start":
-            begun = self._tail.lstrip(_WHITESPACE)
+            begun = self._tail.lstrip(WHITESPACE)
             if begun and not any(tags.open.startswith(begun) for tags in self._plan.reasoning):
                 self._stage = "free"
         if self._stage == "reasoning":
             assert self._reasoning is not None
             self._tail = self._tail[-len(self._reasoning.close) :]
-        elif len(self._tail) > self._longest:
-            self._tail = self._tail[-self._longest :]
+        elif len(self._tail) > self._triggers.window:
+            self._tail = self._tail[-self._triggers.window :]
             self._fresh = False
 
     def _watch_budget(self) -> None:
@@ -269,7 +252,7 @@ class StagedConstraint:
         """The reasoning whose opening mark the answer consists of, where it may be either."""
         if self._stage != "start" or self._matcher is None:
             return None
-        begun = self._tail.lstrip(_WHITESPACE)
+        begun = self._tail.lstrip(WHITESPACE)
         return next((tags for tags in self._plan.reasoning if tags.open == begun), None)
 
     def _begin_reasoning(self, reasoning: Reasoning) -> None:
@@ -297,8 +280,3 @@ class StagedConstraint:
             matcher.accept(token)
         if stage == "call" and matcher.stopped and not self._plan.single:
             self._release(b"")
-
-
-def _any_of(triggers: Sequence[Trigger], *, at_start: bool) -> re.Pattern[bytes] | None:
-    patterns = [b"(" + each.pattern + b")" for each in triggers if each.at_start == at_start]
-    return re.compile(b"|".join(patterns)) if patterns else None

@@ -7,13 +7,10 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from mofa_gguf.engine.errors import EngineError, ModelFileError
-from mofa_gguf.engine.files.header import read_header
-from mofa_gguf.engine.files.vocabulary import check_vocabulary
-from mofa_gguf.engine.native import llama, take_errors
+from mofa_gguf.engine.errors import EngineError
+from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.tokens.exact import ExactTokenizer, exact_tokenizer
 from mofa_gguf.engine.tokens.spellings import TokenMemo, chunks, pattern_of
 from mofa_gguf.engine.tokens.unwritable import Writable, has_all_bytes
@@ -286,43 +283,3 @@ class Vocab:
     def add_eos(self) -> bool:
         """Whether the model wants eos behind a text."""
         return bool(self._llama.llama_vocab_get_add_eos(self._pointer))
-
-
-class VocabFile:
-    """The vocabulary of a GGUF file, loaded without its weights. Use as a context manager.
-
-    With ``natively``, what the file holds beside llama.cpp's vocabulary is not looked at.
-    Raises ModelFileError when the file is damaged or llama.cpp refuses it.
-    """
-
-    def __init__(self, path: Path | str, *, natively: bool = False) -> None:
-        library = llama()
-        header = read_header(path)
-        check_vocabulary(header)
-        metadata = {} if natively else header.metadata
-        params = library.llama_model_default_params()
-        params.vocab_only = True
-        take_errors()
-        self._model = library.llama_model_load_from_file(str(path).encode(), params)
-        if not self._model:
-            reason = "; ".join(take_errors()) or "no reason given"
-            raise ModelFileError(path, f"llama.cpp cannot read its vocabulary ({reason})")
-        pointer = library.llama_model_get_vocab(self._model)
-        self.vocab = Vocab(pointer, owner=self, metadata=metadata, path=path)
-
-    def close(self) -> None:
-        """Free the vocabulary; may be called twice."""
-        if self._model:
-            llama().llama_model_free(self._model)
-            self._model = None
-
-    def __enter__(self) -> VocabFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

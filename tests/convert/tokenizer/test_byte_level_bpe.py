@@ -21,7 +21,7 @@ from mofa_gguf.convert.tokenizer import (
 )
 from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
 from mofa_gguf.engine.errors import LibraryUnavailable
-from mofa_gguf.engine.tokens.vocab import VocabFile
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 from tests.convert.tokenizer.makers import (
     LLAMA3,
     QWEN2,

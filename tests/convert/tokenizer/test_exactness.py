@@ -16,7 +16,7 @@ from mofa_gguf.convert.tokenizer.rare import rare_texts
 from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
 from mofa_gguf.engine.tokens.kept_tokenizer import KEPT_KEY
 from mofa_gguf.engine.tokens.normalizing import FORM_KEY
-from mofa_gguf.engine.tokens.vocab import VocabFile
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 from tests.convert.tokenizer.makers import (
     QWEN2,
     as_hugging_face,

@@ -11,7 +11,7 @@ from mofa_gguf.convert.tokenizer import Kept, TokenizerMismatch, Vocabulary, bui
 from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
 from mofa_gguf.engine.errors import ModelFileError
 from mofa_gguf.engine.tokens.kept_sentencepiece import ADDED_KEY, MODEL_KEY, stored_pieces
-from mofa_gguf.engine.tokens.vocab import VocabFile
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 from tests.convert.tokenizer.makers import plain, train_sentencepiece, write_json
 from tests.convert.tokenizer.test_exactness import check_exact, written
 

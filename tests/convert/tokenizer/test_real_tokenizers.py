@@ -12,7 +12,7 @@ from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.tokenizer import Kept, Vocabulary, check_vocabulary
 from mofa_gguf.convert.tokenizer.battery import FULL
 from mofa_gguf.convert.tokenizer.rare import rare_texts
-from mofa_gguf.engine.tokens.vocab import VocabFile
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 from tests.convert.tokenizer.makers import plain
 
 Build = Callable[..., Vocabulary]

@@ -13,7 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.tokenizer import Vocabulary, build_vocabulary
 from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
-from mofa_gguf.engine.tokens.vocab import VocabFile
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 from tests.convert.tokenizer.makers import plain, write_json
 
 BEGIN, STOP, PAD = 0, 1, 2

@@ -14,7 +14,7 @@ from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.tokenizer import Kept, TokenType, build_vocabulary, check_vocabulary
 from mofa_gguf.convert.tokenizer.battery import FULL
 from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
-from mofa_gguf.engine.tokens.vocab import VocabFile
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 from tests.convert.tokenizer.makers import plain, tekken, write_json
 
 N_SPECIAL = 24

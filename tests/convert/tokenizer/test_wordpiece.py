@@ -11,7 +11,7 @@ from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.tokenizer import TokenType, Vocabulary, build_vocabulary
 from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file
 from mofa_gguf.engine.tokens.kept_tokenizer import KEPT_KEY
-from mofa_gguf.engine.tokens.vocab import VocabFile
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 from tests.convert.tokenizer.makers import plain, train_wordpiece, write_json
 
 

@@ -19,7 +19,8 @@ from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.requests.request import FinishEvent, GenerationRequest, TextEvent
 from mofa_gguf.engine.requests.sampling import Sampler, SamplingOptions
-from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
+from mofa_gguf.engine.tokens.vocab import Vocab
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 from tests.support.tiny_gguf import TinyLlama, write_tiny_llama
 
 A, B, C, D = (ord(letter) for letter in "ABCD")

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from mofa_gguf.engine.structure.constraint import ConstraintFactory
-from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
+from mofa_gguf.engine.tokens.vocab import Vocab
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 from tests.support.tiny_vocab import EOS, write_vocab
 
 

@@ -16,7 +16,8 @@ import pytest
 
 from mofa_gguf.engine.errors import ConstraintError
 from mofa_gguf.engine.structure.constraint import Constraint, ConstraintFactory
-from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
+from mofa_gguf.engine.tokens.vocab import Vocab
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 from tests.support.tiny_vocab import write_word_vocab
 
 WORDS = [

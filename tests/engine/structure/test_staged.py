@@ -12,7 +12,8 @@ from mofa_gguf.engine.errors import ConstraintError
 from mofa_gguf.engine.structure.answer_plan import AnswerPlan, Reasoning, Trigger
 from mofa_gguf.engine.structure.constraint import ConstraintFactory
 from mofa_gguf.engine.structure.staged import StagedConstraint
-from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
+from mofa_gguf.engine.tokens.vocab import Vocab
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 from tests.support.tiny_vocab import write_word_vocab
 
 # Words that hold the end of a mark and more.

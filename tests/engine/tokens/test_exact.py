@@ -17,7 +17,8 @@ from mofa_gguf.engine.errors import EngineError, ModelFileError
 from mofa_gguf.engine.tokens.kept_tokenizer import KEPT_KEY
 from mofa_gguf.engine.tokens.normalizing import FORM_KEY
 from mofa_gguf.engine.tokens.spellings import TokenMemo, chunks, pattern_of
-from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
+from mofa_gguf.engine.tokens.vocab import Vocab
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 from tests.support.tiny_gguf import SPECIALS, TinyLlama, byte_tokens, write_tiny_llama
 
 COMPOSED, DECOMPOSED = "caf\u00e9 \u00c5", "cafe\u0301 A\u030a"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from mofa_gguf.engine.tokens.unwritable import Writable, has_all_bytes
-from mofa_gguf.engine.tokens.vocab import Vocab, VocabFile
+from mofa_gguf.engine.tokens.vocab import Vocab
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 from tests.engine.files.test_check import sentencepiece
 from tests.support.tiny_gguf import TinyLlama, write_tiny_llama
 

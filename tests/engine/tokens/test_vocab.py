@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mofa_gguf.engine.engine import Engine
-from mofa_gguf.engine.tokens.vocab import VocabFile
+from mofa_gguf.engine.tokens.vocab_file import VocabFile
 
 
 def test_control_tokens_are_read_only_when_asked_for(engine: Engine) -> None:
