@@ -162,7 +162,7 @@ def _progress() -> Iterator[Callable[[BatchReport], None]]:
 
 
 def _show(report: BatchReport, output: Path, *, as_json: bool) -> None:
-    from mofa_gguf.cli.output import console, facts_table, print_json, show
+    from mofa_gguf.cli.output import print_json, show_facts
 
     if as_json:
         print_json(report.to_dict())
@@ -177,4 +177,4 @@ def _show(report: BatchReport, output: Path, *, as_json: bool) -> None:
         rows.append(("tokens", tokens))
     if report.completion_tokens:
         rows.append(("speed", f"{report.tokens_per_s:.1f} tokens/s, {report.elapsed_s:.1f} s"))
-    show(console(), facts_table(rows))
+    show_facts(rows)

@@ -22,12 +22,11 @@ def tell(report: ConversionReport, *, json: bool) -> None:
 
 def show_report(report: ConversionReport) -> None:
     """Print a report as tables: every tensor for a dry run, the sums and checks otherwise."""
-    from mofa_gguf.cli.output import console, count, facts_table, show, size
+    from mofa_gguf.cli.output import console, count, show, show_facts, size
 
-    out = console()
     if report.dry_run:
-        show(out, tensor_table(report))
-        out.print()
+        show(console(), tensor_table(report))
+        print()
     seconds = sum(report.seconds.values())
     facts = [
         ("output", shown_output(report)),
@@ -47,7 +46,7 @@ def show_report(report: ConversionReport) -> None:
         verdict = "passed" if check.passed else "FAILED"
         facts.append((f"check: {check.name}", f"{verdict}, {check.detail}"))
     facts += [("warning", warning) for warning in report.warnings]
-    show(out, facts_table(facts))
+    show_facts(facts)
 
 
 def shown_output(report: ConversionReport) -> str:

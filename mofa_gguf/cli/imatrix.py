@@ -74,7 +74,7 @@ def run(
 
 
 def _print(report: ImportanceReport) -> None:
-    from mofa_gguf.cli.output import console, facts_table, show
+    from mofa_gguf.cli.output import show_facts
 
     facts = [
         ("output", str(report.output)),
@@ -83,4 +83,4 @@ def _print(report: ImportanceReport) -> None:
         ("time", f"{report.seconds:.1f} s"),
     ]
     facts += [("warning", warning) for warning in report.warnings]
-    show(console(), facts_table(facts))
+    show_facts(facts)

@@ -73,8 +73,9 @@ def _options(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    from mofa_gguf.cli.output import set_up_logging
+    from mofa_gguf.cli.output import set_up_logging, write_any_text
 
+    write_any_text()
     set_up_logging(verbose=verbose)
 
 
@@ -99,7 +100,7 @@ for _module in (
     app.command(_module.NAME, epilog=f"Example: {EXAMPLES[_module.NAME]}")(_module.run)
 
 
-_ALLOCATIONS_A_COLLECTION = 100_000
+_ALLOCATIONS_A_COLLECTION = 300_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

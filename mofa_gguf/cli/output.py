@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -47,6 +48,17 @@ def print_json_line(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False))
 
 
+def show_facts(rows: list[tuple[str, str]]) -> None:
+    """Print names and what they are; without a terminal as plain lines, at once."""
+    if sys.stdout.isatty():
+        console().print(facts_table(rows))
+        return
+    # What draws tables takes longer to import than a small model to be written.
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}".rstrip().replace("\n", "\n" + " " * (width + 2)))
+
+
 def facts_table(rows: list[tuple[str, str]]) -> Table:
     """A table of names and what they are."""
     from rich.table import Table
@@ -86,6 +98,12 @@ def count(number: float) -> str:
             return f"{number:.0f}" if not unit else f"{number:.1f}{unit}"
         number /= 1000
     return f"{number:.1f} T"
+
+
+def write_any_text() -> None:
+    """Let standard output show what its encoding lacks as a question mark; JSON stays valid."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
 
 
 def set_up_logging(*, verbose: bool) -> None:

@@ -121,7 +121,7 @@ def _notes(outlook: Outlook) -> Iterator[str]:
 
     load = outlook.target
     if not load.measured:
-        yield "buffers are estimated: llama.cpp could not be asked"
+        yield "buffers are estimated: llama.cpp was not asked"
     if load.prefix_bytes:
         yield (
             f"up to {size(load.prefix_bytes)} more of the host's memory, while it is free, for "

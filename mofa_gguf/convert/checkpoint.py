@@ -160,7 +160,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(folder, "there is no such folder")
     if not folder.is_dir():
         raise CheckpointError(
-            folder, "is a file; give the folder that holds config.json and the safetensors files"
+            folder,
+            "is a file; give the folder that holds config.json and the safetensors files, or take "
+            "mofa-gguf quantize for a GGUF file",
         )
     config_path = inside(folder, "config.json")
     if not config_path.exists():

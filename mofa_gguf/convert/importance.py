@@ -207,5 +207,5 @@ class _Legacy:
     def _foreign(self) -> ImportanceError:
         return ImportanceError(
             self._path,
-            "is no importance matrix, or a truncated one; llama.cpp's llama-imatrix writes them",
+            "is no importance matrix, or a truncated one; mofa-gguf imatrix makes one",
         )

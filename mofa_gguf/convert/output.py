@@ -25,13 +25,17 @@ _WHY = {
 
 
 def check_target(target: Path, *, force: bool) -> None:
-    """Raise OutputError where the target cannot be: it exists, or its folder does not."""
+    """Raise OutputError where the target cannot be: it exists, or its folder cannot take it."""
     if target.is_dir():
         raise OutputError(target, "is a folder; give a file name that ends in .gguf")
     if target.exists() and not force:
-        raise OutputError(target, "exists already; choose another name or force the replacement")
+        raise OutputError(
+            target, "exists already; choose another name, or replace it (--force, force=True)"
+        )
     if not target.parent.is_dir():
         raise OutputError(target, f"the folder {target.parent} does not exist")
+    if not os.access(target.parent, os.W_OK):
+        raise OutputError(target, f"the folder {target.parent} takes no files (no permission)")
 
 
 def check_space(target: Path, n_bytes: int) -> None:

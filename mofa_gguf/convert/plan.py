@@ -165,8 +165,8 @@ def lacks_importance(plan: Plan) -> TypeChoiceError | None:
                 tensor.name,
                 tensor.target.name,
                 "without an importance matrix the model would be garbage; give one that has this "
-                "tensor (--imatrix FILE, made by llama.cpp's llama-imatrix), or choose a type of "
-                "more bits",
+                "tensor (--imatrix FILE; mofa-gguf imatrix makes one), or choose a type of more "
+                "bits",
             )
     return None
 

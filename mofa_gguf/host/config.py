@@ -108,7 +108,7 @@ def find_config(path: Path | str | None = None) -> Path:
     raise ConfigError(
         f"there is no configuration file: {CONFIG_VARIABLE} is not set, and neither "
         f"{folders[0]} nor {folders[1]} has one of {', '.join(FILE_NAMES)}; "
-        "write one, or name one explicitly",
+        "write one, or name a model or a file explicitly",
         known=FILE_NAMES,
     )
 

@@ -168,4 +168,4 @@ def test_only_a_process_of_its_own_is_spared_the_search_for_garbage(run: Run) ->
     result = subprocess.run(
         [sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=True
     )
-    assert result.stdout.splitlines()[-1] == "100000 True"
+    assert result.stdout.splitlines()[-1] == "300000 True"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import pytest
 
-from mofa_gguf.cli.output import count, size
+from mofa_gguf.cli.output import count, print_json_line, show_facts, size, write_any_text
 from mofa_gguf.cli.progress import progress_view
 from mofa_gguf.convert import ConversionProgress
 from mofa_gguf.store import DownloadProgress
@@ -23,6 +26,29 @@ def test_sizes_are_in_powers_of_1000(n_bytes: float, text: str) -> None:
 )
 def test_counts_are_short(number: float, text: str) -> None:
     assert count(number) == text
+
+
+def test_without_a_terminal_facts_are_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    show_facts([("output", "model.gguf"), ("time", "0.4 s"), ("warning", "one\nother"), ("no", "")])
+    assert capsys.readouterr().out.splitlines() == [
+        "output   model.gguf",
+        "time     0.4 s",
+        "warning  one",
+        "         other",
+        "no",
+    ]
+
+
+def test_on_a_terminal_facts_fit_its_width(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
+    show_facts([("output", "word " * 20)])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 40
 
 
 def test_without_a_terminal_a_long_stage_is_a_few_lines(
@@ -65,3 +91,14 @@ def test_on_a_terminal_progress_is_a_bar(
     shown = capsys.readouterr().err
     assert "downloading org/name" in shown
     assert "2.0/2.0 MB" in shown
+
+
+def test_what_a_terminals_encoding_lacks_is_a_question_mark(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    write_any_text()
+    print_json_line({"text": "größe 🌲"})
+    sys.stdout.flush()
+    assert written.getvalue() == b'{"text": "gr??e ?"}\n'

@@ -226,3 +226,12 @@ def test_wrong_input_is_one_sentence_each(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists already"):
         compute_importance(path, text, target)
     assert target.read_text() == "precious"
+
+
+def test_a_folder_that_takes_no_files_is_refused_before_the_model_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    nothing = tmp_path / "not-there.gguf"
+    with pytest.raises(OutputError, match="takes no files"):
+        compute_importance(nothing, nothing, tmp_path / "imatrix.gguf")

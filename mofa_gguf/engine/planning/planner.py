@@ -44,6 +44,9 @@ ADDRESS_SPACE_SLACK = 128 * _MIB
 """Address space that allocators and threads reserve without using it."""
 _DRY_LOAD_BYTES = 8 * _MIB
 """What a dry load takes itself, beside the vocabulary's tables."""
+_CELL_BYTES = 52
+"""What it takes for a cell of the cache, whose table llama.cpp makes all the same; measured."""
+_MANY_CELLS = 2**20
 _SMALL_CTX = 512
 
 
@@ -72,9 +75,10 @@ class Planner:
         host, limit = self._host(use_mmap)
         embedding: Buffers | None = None
         plan = self._make(facts, costs, host)
-        room = host.n_bytes > _DRY_LOAD_BYTES + facts.n_tokenizer_bytes
-        if room and self.options.dry_load:
+        if self.options.dry_load:
             for _ in range(_MAX_ROUNDS):
+                if not self._can_be_tried(facts, plan, host):
+                    break
                 told = self._measure(facts, costs, plan)
                 if told is None:
                     break
@@ -94,6 +98,14 @@ class Planner:
             embedding=self._embedding(facts, plan, embedding),
             prefix_bytes=self._prefixes(plan),
         )
+
+    def _can_be_tried(self, facts: ModelFacts, plan: Plan, host: Budget) -> bool:
+        """Whether a dry load has room, and can say more than that the cache alone is too large."""
+        n_cells = 0 if facts.only_embeds else plan.n_ctx
+        own = _DRY_LOAD_BYTES + facts.n_tokenizer_bytes + n_cells * _CELL_BYTES
+        everywhere = host.n_bytes + sum(budget.n_bytes for budget in self._budgets())
+        cache = facts.cache_bytes(plan.type_k, plan.type_v, n_ctx=n_cells, n_states=0)
+        return own < host.n_bytes and (n_cells <= _MANY_CELLS or cache <= everywhere)
 
     def _first_costs(self) -> Costs:
         attention = self._attention(len(self.devices), AUTO, AUTO)

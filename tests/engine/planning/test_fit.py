@@ -260,6 +260,19 @@ def test_a_load_that_cannot_fit_is_refused_with_numbers(wide_model: Path) -> Non
     assert told.value.n_bytes > told.value.available_bytes
 
 
+def test_a_context_beyond_all_memory_is_refused_without_being_tried(
+    wide_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tried(*_: object) -> None:
+        pytest.fail("llama.cpp makes a table of all cells, gigabytes of it")
+
+    monkeypatch.setattr(planner.DryModel, "measure", tried)
+    options = EngineOptions(n_ctx=10**8, n_threads=1)
+    load = plan_load(read_header(wide_model), options, memory=memory(8000))
+    with pytest.raises(OutOfMemory, match="what would fit: n_ctx="):
+        load.check()
+
+
 def test_a_context_of_auto_is_fitted(wide_model: Path) -> None:
     header = read_header(wide_model)
     options = EngineOptions(n_threads=1)
