@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from queue import Empty, SimpleQueue
 
 from mofa_gguf.engine.errors import EngineClosed
 from mofa_gguf.engine.requests.request import Event, FinishEvent
@@ -19,18 +18,17 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self.events: deque[Event | BaseException] = deque()
-        self.ready = threading.Condition()
+        # Not a Condition: its notifying takes ten times as long, at every token.
+        self.events: SimpleQueue[Event | BaseException] = SimpleQueue()
         self.wake: Callable[[], None] | None = None
+        """Called behind every event, for a reader that cannot wait in a thread."""
         self.cancelled = False
         """Whether nobody wants the rest any more. Only ever becomes true."""
 
     def push(self, event: Event | BaseException) -> None:
         """Hand over an event (an exception ends the stream); never blocks."""
-        with self.ready:
-            self.events.append(event)
-            self.ready.notify_all()
-            wake = self.wake
+        self.events.put(event)
+        wake = self.wake  # read behind the put: who sets it looks for events afterwards
         if wake is not None:
             wake()
 
@@ -61,30 +59,27 @@ class Generation:
     def __del__(self) -> None:
         self.cancel()
 
-    def _take(self) -> Event | None:
+    def _take(self, *, block: bool) -> Event | None:
         """The next event, or None if there is none yet; raises what the engine pushed."""
-        if os.getpid() != self._pid:  # before the lock, which nobody here would ever release
+        if os.getpid() != self._pid:  # before the queue, which nobody here would ever fill
             raise EngineClosed("the stream belongs to the process that asked for it, not to a fork")
-        with self.outbox.ready:
-            if not self.outbox.events:
-                return None
-            event = self.outbox.events.popleft()
-            if isinstance(event, BaseException | FinishEvent):
-                self._over = True
+        try:
+            event = self.outbox.events.get(block)
+        except Empty:
+            return None
         if isinstance(event, BaseException):
+            self._over = True
             raise event
+        if isinstance(event, FinishEvent):
+            self._over = True
         return event
 
     def __iter__(self) -> Iterator[Event]:
         try:
             while not self._over:
-                event = self._take()
-                if event is not None:
-                    yield event
-                    continue
-                with self.outbox.ready:
-                    if not self.outbox.events:
-                        self.outbox.ready.wait()
+                event = self._take(block=True)
+                assert event is not None
+                yield event
         finally:
             self.cancel()
 
@@ -102,12 +97,11 @@ class Generation:
             except RuntimeError:  # the loop was closed: nobody reads any more
                 outbox.cancelled = True
 
-        with outbox.ready:
-            outbox.wake = wake
+        outbox.wake = wake
         try:
             while not self._over:
                 arrived.clear()
-                event = self._take()
+                event = self._take(block=False)
                 if event is not None:
                     yield event
                 else:
