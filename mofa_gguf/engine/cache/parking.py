@@ -86,7 +86,11 @@ class Parking:
         """
         if not self._eager:
             return
-        wanted = {id(self._cache.on_the_way(tokens)) for tokens in prompts}
+        wanted = {
+            id(self._cache.on_the_way(tokens))
+            for tokens in prompts
+            if self._cache.match(tokens) >= MIN_WORTH_PARKING
+        }
         for leaf in self._cache.idle_leaves():
             if leaf.saved and id(leaf) not in wanted:
                 self._cache.evict(leaf)

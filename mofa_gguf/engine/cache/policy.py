@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+MIN_SHARED = 8
+"""Shorter common beginnings are computed again. The first token that all texts have, and little
+more, would tie conversations together: attention over a tile of cells more for each of them, and
+one in the way of the others."""
 MIN_WORTH_PARKING = 32
 """Shorter prefixes are computed again rather than kept in the host's memory."""
 _IDLE_CELLS = 256

@@ -13,7 +13,7 @@ class Node:
     tokens: list[int]
     start: int
     parent: Node | None
-    children: dict[int, Node] = field(default_factory=dict)
+    children: dict[tuple[int, ...], Node] = field(default_factory=dict)
     holder: int | None = None
     """The sequence that has the whole path's cells; exactly on leaves."""
     pins: int = 0

@@ -34,13 +34,21 @@ class PrefixCache:
 
     ``n_cells``: size of the KV cache; ``n_sequences``: ids that may be used. With ``shares``
     False (memory that cannot drop or copy a part of a sequence) nothing is shared or kept.
+    ``min_shared``: shorter common beginnings are not shared, and shorter sequences not kept.
     """
 
     def __init__(
-        self, memory: CacheMemory, *, n_cells: int, n_sequences: int, shares: bool = True
+        self,
+        memory: CacheMemory,
+        *,
+        n_cells: int,
+        n_sequences: int,
+        shares: bool = True,
+        min_shared: int = 1,
     ) -> None:
         self._memory = memory
         self.shares = shares
+        self._min_shared = min_shared
         self._root = Node([], 0, None)
         self._free_ids = list(range(n_sequences - 1, -1, -1))
         self._leases: set[Lease] = set()
@@ -137,10 +145,10 @@ class PrefixCache:
 
         What another request has computed in the meantime is shared and the own cells given back.
         """
-        if not self.shares or not lease.tail:
+        if not self.shares or not lease.tail or lease.n_tokens < self._min_shared:
             return
         node, rest = lease.node, lease.tail
-        while rest and (child := node.children.get(rest[0])) is not None:
+        while rest and (child := node.children.get(self._key(node, rest))) is not None:
             n_same = common_prefix(child.tokens, rest)
             start, end = child.start, child.start + n_same
             self._memory.remove(lease.sequence, start, end)
@@ -221,7 +229,8 @@ class PrefixCache:
             assert (node.holder is not None) == (not node.children), "holders are on leaves"
             assert node.parent is not None
             assert node.start == node.parent.end
-            assert node.parent.children[node.tokens[0]] is node
+            assert node.parent.children[self._key(node.parent, node.tokens)] is node
+            assert node.end >= self._min_shared, "too short to be shared"
         leased = {lease.sequence for lease in self._leases}
         for node in [self._root, *nodes]:
             assert node.holder is None or not node.pins or node.holder in leased
@@ -233,13 +242,20 @@ class PrefixCache:
     def _find(self, tokens: Sequence[int]) -> tuple[Node, int]:
         """The deepest node on the way of ``tokens``, and how many of its tokens agree."""
         node, at = self._root, 0
-        while at < len(tokens) and (child := node.children.get(tokens[at])) is not None:
+        while at < len(tokens):
+            child = node.children.get(self._key(node, tokens, at))
+            if child is None:
+                break
             n_same = common_prefix(child.tokens, tokens[at : at + len(child.tokens)])
             node = child
             if n_same < len(child.tokens):
                 return node, n_same
             at += n_same
         return node, len(node.tokens)
+
+    def _key(self, parent: Node, tokens: Sequence[int], at: int = 0) -> tuple[int, ...]:
+        """What ``parent`` knows a child by: the first tokens (from ``at`` on) that all share."""
+        return tuple(tokens[at : at + (1 if parent.parent is not None else self._min_shared)])
 
     def _split(self, node: Node, at: int) -> Node:
         """Part a node; its first ``at`` tokens become a new node, which is returned."""
@@ -248,9 +264,9 @@ class PrefixCache:
         upper = Node(node.tokens[:at], node.start, node.parent)
         upper.last_used, upper.used_at = node.last_used, node.used_at
         upper.n_grouped, node.n_grouped = min(node.n_grouped, at), max(0, node.n_grouped - at)
-        node.parent.children[upper.tokens[0]] = upper
+        node.parent.children[self._key(node.parent, upper.tokens)] = upper
         node.tokens, node.start, node.parent = node.tokens[at:], node.start + at, upper
-        upper.children[node.tokens[0]] = node
+        upper.children[self._key(upper, node.tokens)] = node
         return upper
 
     def _grow(self, node: Node, tokens: list[int], sequence: int) -> Node:
@@ -261,7 +277,7 @@ class PrefixCache:
             return node
         former, node.holder = node.holder, None
         leaf = Node(tokens, node.end, node, holder=sequence)
-        node.children[tokens[0]] = leaf
+        node.children[self._key(node, tokens)] = leaf
         if former is not None and former != sequence and not self._is_leased(former):
             self._release(former)  # the new leaf's holder has the cells of this path too
         return leaf
@@ -272,7 +288,7 @@ class PrefixCache:
         assert holder is not None
         if self.before_evict is not None:
             self.before_evict(leaf)
-        del parent.children[leaf.tokens[0]]
+        del parent.children[self._key(parent, leaf.tokens)]
         self.n_used -= len(leaf.tokens)
         emit(logger, "cache.evicted", n_cells=len(leaf.tokens), n_cells_free=self.n_free)
         if parent.children or parent is self._root:

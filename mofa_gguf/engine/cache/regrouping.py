@@ -12,6 +12,7 @@ as they came and 1.19 s regrouped; moving the cells of four turns takes some 10 
 from __future__ import annotations
 
 import logging
+import mmap
 from collections.abc import Iterable
 
 from mofa_gguf.engine.cache.memory import State, StateMemory
@@ -67,7 +68,8 @@ class Regrouping:
     def _take_out(self, leaves: Iterable[Node], sequence: int) -> list[tuple[Node, State]]:
         """The states of what is loose, which leaves the cache."""
         if self._scratch is None:
-            self._scratch = memoryview(bytearray(self._max_bytes))
+            # Not a bytearray: filling that with zeros takes longer than moving what goes into it.
+            self._scratch = memoryview(mmap.mmap(-1, self._max_bytes))
         out: list[tuple[Node, State]] = []
         room = self._scratch
         for leaf in leaves:
@@ -78,6 +80,9 @@ class Regrouping:
                 if self._memory.state_size(sequence) > len(room):
                     continue
                 state = self._memory.state_of(sequence, room)
+            except DecodeFailed as error:
+                logger.warning("%d cached cells stay where they lie: %s", _n_loose(leaf), error)
+                continue
             finally:
                 self._memory.remove(sequence, 0, -1)
             self._memory.remove(leaf.holder, start, -1)

@@ -30,6 +30,8 @@ class Drafting:
 
     def __call__(self, tasks: Tokens[Task], budget: int) -> Tokens[Tokens[int]]:
         """For each task the tokens to compute behind its next one, ``budget`` in all."""
+        if all(self.mode_of(task) == "off" for task in tasks):
+            return [()] * len(tasks)
         budget = min(budget, MAX_DRAFT_PER_STEP)
         found = self._repeated(tasks, budget)
         if self.drafter is not None:

@@ -102,6 +102,8 @@ class Context:
         self._batch = library.llama_batch_init(n_batch, 0, len(self._holders))
         self._memory = library.llama_get_memory(self._handle)
         self._logits_type = ctypes.c_float * model.vocab.n_tokens
+        self._logits_at: dict[int, npt.NDArray[np.float32]] = {}
+        """Views of them by address: making one takes longer than choosing from it."""
         self._llama = library
 
     @property
@@ -161,9 +163,12 @@ class Context:
         """
         pointer = self._llama.llama_get_logits_ith(self._handle, index)
         address = ctypes.addressof(pointer.contents)
-        # np.ctypeslib.as_array makes a new array type each time, which takes ten times as long.
-        row = memoryview(self._logits_type.from_address(address))
-        view: npt.NDArray[np.float32] = np.frombuffer(row, np.float32)
+        view = self._logits_at.get(address)
+        if view is None:
+            if len(self._logits_at) >= self._n_outputs:  # llama.cpp has moved them since
+                self._logits_at.clear()
+            row = memoryview(self._logits_type.from_address(address))
+            view = self._logits_at[address] = np.frombuffer(row, np.float32)
         return view
 
     def pooled(self, sequence: int) -> npt.NDArray[np.float32]:

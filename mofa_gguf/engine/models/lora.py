@@ -6,6 +6,7 @@ The plan of a load has checked them before (:mod:`mofa_gguf.engine.planning.adap
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ def load_adapters(model: Any, adapters: Sequence[LoraAdapter]) -> LoadedAdapters
     handles = []
     for adapter in adapters:
         take_errors()
-        handle = llama().llama_adapter_lora_init(model, str(adapter.path).encode())
+        handle = llama().llama_adapter_lora_init(model, os.fsencode(adapter.path))
         if not handle:
             reason = "; ".join(take_errors()) or "it gave no reason"
             raise ModelFileError(adapter.path, f"llama.cpp could not load the adapter ({reason})")

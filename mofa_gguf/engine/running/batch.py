@@ -55,7 +55,8 @@ class BatchRunner:
             if filling is not None and n_filled:
                 self._context.remove(filling.sequence, 0, -1)
         seconds = time.monotonic() - started
-        self._measure(pieces, seconds)
+        if len(tokens) > len(pieces):
+            self._measure(pieces, seconds)
         return seconds
 
     def _n_filled(self, pieces: Sequence[Piece], n_tokens: int) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mofa_gguf.engine.cache.parking import Parking
+from mofa_gguf.engine.cache.policy import MIN_SHARED
 from mofa_gguf.engine.cache.radix import PrefixCache
 from mofa_gguf.engine.cache.regrouping import Regrouping, scratch_bytes
 from mofa_gguf.engine.cache.session import Session
@@ -74,8 +75,15 @@ class Worker:
         if shares and n_sequences > n_parallel:
             filling = filling_for(model, options, sequence=n_sequences - 1)
         n_sequences -= filling is not None
+        on_cpu = not model.offload.n_layers
+        # Cells of the others cost nothing on a GPU; plain attention goes over all in any order.
+        in_tiles = on_cpu and options.flash_attn != "off"
         self.cache = PrefixCache(
-            self._context, n_cells=self._context.n_ctx, n_sequences=n_sequences, shares=shares
+            self._context,
+            n_cells=self._context.n_ctx,
+            n_sequences=n_sequences,
+            shares=shares,
+            min_shared=MIN_SHARED if in_tiles else 1,
         )
         self.scheduler = Scheduler(
             self.cache,
@@ -86,11 +94,8 @@ class Worker:
         self.batches = BatchRunner(self._context, self.cache, filling=filling)
         self._states = CellStates(self.cache, self._context)
         n_kept = self._kept_bytes(options)
-        on_cpu = not model.offload.n_layers
-        # Cells of the others cost nothing on a GPU; plain attention goes over all in any order; and
-        # a state leaves out cells beyond a sliding window.
-        moves = on_cpu and not window and options.flash_attn != "off"
-        n_scratch = scratch_bytes(n_kept) if moves else 0
+        # A state leaves out cells beyond a sliding window.
+        n_scratch = scratch_bytes(n_kept) if in_tiles and not window else 0
         self.regrouping = Regrouping(self.cache, self._context, max_bytes=n_scratch)
         self.parking = Parking(self.cache, self._states, max_bytes=n_kept - n_scratch, eager=on_cpu)
         self.scheduler.recall = self.parking.recall
@@ -220,11 +225,8 @@ class Worker:
         request.begin()
         if not request.started:
             self.counters.n_prompt_tokens_cached += request.n_cached
-        self.counters.n_prompt_tokens_computed += sum(
-            1
-            for position in range(piece.start, piece.start + len(piece.tokens))
-            if position < request.n_prompt
-        )
+        n_left = request.n_prompt - piece.start
+        self.counters.n_prompt_tokens_computed += max(0, min(n_left, len(piece.tokens)))
 
     def _deliver(self, pieces: Sequence[Piece]) -> None:
         begin = 0

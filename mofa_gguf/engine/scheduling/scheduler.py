@@ -129,6 +129,8 @@ class Scheduler:
             self._piece(task, task.n_todo, guessed)
             for task, guessed in zip(decoding, guesses, strict=True)
         ]
+        if len(decoding) == len(self.running):
+            return pieces
         n_tokens = sum(len(piece.tokens) for piece in pieces)
         budget = prefill_budget(
             n_decoding=n_tokens, n_batch=self._n_batch, tokens_per_s=tokens_per_s
@@ -181,6 +183,8 @@ class Scheduler:
         assert not set(map(id, self.running)) & set(map(id, self.waiting))
 
     def _start_waiting(self) -> None:
+        if not self.waiting:
+            return
         self.waiting.sort(key=lambda task: (-task.priority, task.arrival))
         for task in list(self.waiting):
             if self.full:

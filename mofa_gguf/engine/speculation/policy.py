@@ -74,6 +74,7 @@ class StepCost:
         self._points: dict[int, _Point] = {}
         self._ordered: list[_Point] = []
         self._clock = 0
+        self._look_at = 0
 
     def note(self, n_tokens: int, seconds: float) -> None:
         """A step of ``n_tokens`` took ``seconds``."""
@@ -82,16 +83,17 @@ class StepCost:
         before = self._points.get(width)
         if before is not None and self._clock - before.noted <= _FORGET_AFTER:
             keep, seconds = _COST_MEMORY, min(seconds, _WORST_JUMP * before.seconds)
-            new = _Point(
-                keep * before.n_tokens + (1 - keep) * n_tokens,
-                keep * before.seconds + (1 - keep) * seconds,
-                self._clock,
-            )
+            before.n_tokens = keep * before.n_tokens + (1 - keep) * n_tokens
+            before.seconds = keep * before.seconds + (1 - keep) * seconds
+            before.noted = self._clock
+            if self._clock < self._look_at:
+                return
         else:
-            new = _Point(float(n_tokens), seconds, self._clock)
-        self._points[width] = new
+            self._points[width] = _Point(float(n_tokens), seconds, self._clock)
         for old in [w for w, p in self._points.items() if self._clock - p.noted > _FORGET_AFTER]:
             del self._points[old]
+        # None is out of date before then.
+        self._look_at = min(p.noted for p in self._points.values()) + _FORGET_AFTER + 1
         self._ordered = [self._points[width] for width in sorted(self._points)]
 
     def seconds(self, n_tokens: int) -> float | None:
@@ -112,7 +114,7 @@ class StepCost:
         return left.seconds + way * (right.seconds - left.seconds)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Point:
     n_tokens: float
     seconds: float
@@ -134,7 +136,7 @@ def share(
     step, each is worth less beside what all of them get.
     """
     counts = [0] * len(chances)
-    alone = seconds(n_decoding)
+    alone = seconds(n_decoding) if any(chances) else None
     if alone is None or alone <= 0:
         return counts
     ranked = sorted(

@@ -157,6 +157,15 @@ def test_what_was_copied_gives_way_to_a_prompt_that_does_not_go_on_from_it() -> 
     assert bench.run(words(1)) == 59
 
 
+def test_what_was_copied_gives_way_to_a_prompt_with_hardly_more_than_the_first_token() -> None:
+    bench = Bench(eager=True)
+    bench.run(words(1))
+    idle_for(bench, IDLE_S + 1)
+    bench.parking.make_way([[*words(1)[:5], *words(2)]])
+    assert bench.memory.n_used == 0
+    assert bench.run(words(1)) == 59
+
+
 def test_a_conversation_that_went_on_is_copied_anew() -> None:
     bench = Bench(n_cells=1000, eager=True)
     bench.run(words(1))

@@ -14,10 +14,21 @@ from tests.engine.fake_memory import FakeMemory
 class Bench:
     """A cache, its memory, and requests that compute one token after the other."""
 
-    def __init__(self, n_cells: int = 100, n_sequences: int = 8, *, shares: bool = True) -> None:
+    def __init__(
+        self,
+        n_cells: int = 100,
+        n_sequences: int = 8,
+        *,
+        shares: bool = True,
+        min_shared: int = 1,
+    ) -> None:
         self.memory = FakeMemory(n_cells)
         self.cache = PrefixCache(
-            self.memory, n_cells=n_cells, n_sequences=n_sequences, shares=shares
+            self.memory,
+            n_cells=n_cells,
+            n_sequences=n_sequences,
+            shares=shares,
+            min_shared=min_shared,
         )
 
     def open(self, prompt: list[int]) -> Lease:
@@ -142,6 +153,22 @@ def test_without_sharing_nothing_is_kept() -> None:
     assert bench.memory.n_used == bench.cache.n_used == 0
 
 
+def test_a_short_common_beginning_is_not_shared() -> None:
+    bench = Bench(min_shared=3)
+    bench.run([1, 2, 5, 5, 5])
+    assert bench.run([1, 2, 6, 6, 6]) == 0
+    assert bench.cache.n_used == 10
+    assert bench.run([1, 2, 6, 7, 7]) == 3
+
+
+def test_what_is_too_short_to_be_shared_is_not_kept() -> None:
+    bench = Bench(min_shared=3)
+    bench.run([1, 2])
+    assert bench.cache.n_used == 0
+    bench.run([1, 2], [3, 4])
+    assert bench.run([1, 2, 3, 4, 5]) == 4
+
+
 def test_common_prefix_of_long_lists() -> None:
     a = list(range(5000))
     for differing in (0, 1, 2, 2500, 4998, 4999):
@@ -154,9 +181,11 @@ def test_common_prefix_of_long_lists() -> None:
 class RandomRequests(RuleBasedStateMachine):
     """Requests that come, compute, publish, end and are dropped in any order."""
 
+    MIN_SHARED = 1
+
     def __init__(self) -> None:
         super().__init__()
-        self.bench = Bench(n_cells=40, n_sequences=5)
+        self.bench = Bench(n_cells=40, n_sequences=5, min_shared=self.MIN_SHARED)
         self.running: list[tuple[Lease, list[int]]] = []
 
     @rule(prompt=st.lists(st.integers(0, 2), min_size=1, max_size=12))
@@ -201,5 +230,13 @@ class RandomRequests(RuleBasedStateMachine):
             assert self.bench.memory.tokens(lease.sequence) == tuple(told)
 
 
+class LongOnesShare(RandomRequests):
+    """The same where short beginnings are not shared."""
+
+    MIN_SHARED = 3
+
+
+TestLongOnesShare = LongOnesShare.TestCase
+TestLongOnesShare.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestRandomRequests = RandomRequests.TestCase
 TestRandomRequests.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -33,6 +33,7 @@ class MovingMemory(FakeMemory):
     def __init__(self, n_cells: int) -> None:
         super().__init__(n_cells)
         self.n_to_break = 0
+        self.n_unreadable = 0
 
     def new_cell(self) -> int:
         used = set(self.cell_of.values())
@@ -42,6 +43,9 @@ class MovingMemory(FakeMemory):
         return len(self._state(sequence))
 
     def state_of(self, sequence: int, into: memoryview | None = None) -> State:
+        if self.n_unreadable:
+            self.n_unreadable -= 1
+            raise DecodeFailed("no", status=-1)
         state = self._state(sequence)
         if into is None:
             return state
@@ -188,6 +192,16 @@ def test_cells_that_cannot_be_put_back_are_forgotten() -> None:
     ]
 
 
+def test_cells_that_cannot_be_read_stay_where_they_lie() -> None:
+    bench = Bench()
+    bench.run([conversation(first, 40) for first in range(4)])
+    bench.memory.n_unreadable = 1
+    bench.regrouping.regroup()
+    bench.check()
+    assert bench.regrouping.n_moved == 3 * 40
+    assert all(bench.cache.match(conversation(first, 40)) == 40 for first in range(4))
+
+
 def test_nothing_gives_way_to_moving() -> None:
     bench = Bench()
     bench.cache = PrefixCache(bench.memory, n_cells=2000, n_sequences=4)
@@ -209,12 +223,13 @@ def test_nothing_gives_way_to_moving() -> None:
     ),
     max_bytes=st.sampled_from([0, 3000, ROOM]),
     n_to_break=st.integers(0, 2),
+    n_unreadable=st.integers(0, 2),
 )
 def test_whatever_moves_every_request_reads_its_own_prompt(
-    turns: list[list[tuple[int, int, int]]], max_bytes: int, n_to_break: int
+    turns: list[list[tuple[int, int, int]]], max_bytes: int, n_to_break: int, n_unreadable: int
 ) -> None:
     bench = Bench(n_cells=4000, max_bytes=max_bytes)
-    bench.memory.n_to_break = n_to_break
+    bench.memory.n_to_break, bench.memory.n_unreadable = n_to_break, n_unreadable
     for turn in turns:
         bench.run([[*conversation(first, n), 2000 + end] for first, n, end in turn])
         bench.regrouping.regroup()
