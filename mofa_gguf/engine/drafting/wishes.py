@@ -26,12 +26,14 @@ class Drafting:
         self.drafter: Drafter | None = None
         """A second model's guesses, for those that say nothing again."""
         self._mode = mode
+        self._wanted = mode != "off"
         self._n_ctx = n_ctx
 
     def __call__(self, tasks: Tokens[Task], budget: int) -> Tokens[Tokens[int]]:
         """For each task the tokens to compute behind its next one, ``budget`` in all."""
         if all(self.mode_of(task) == "off" for task in tasks):
             return [()] * len(tasks)
+        self._wanted = True
         budget = min(budget, MAX_DRAFT_PER_STEP)
         found = self._repeated(tasks, budget)
         if self.drafter is not None:
@@ -46,7 +48,9 @@ class Drafting:
         return self.drafter.n_steps if self.drafter is not None else 0
 
     def note(self, n_tokens: int, seconds: float) -> None:
-        """A step of ``n_tokens`` took ``seconds``."""
+        """A step of ``n_tokens`` took ``seconds``. Costs nothing until somebody wants guesses."""
+        if not self._wanted:
+            return
         self.cost.note(n_tokens, seconds)
         if self.drafter is not None:
             self.drafter.account.earn(seconds)

@@ -28,6 +28,8 @@ class Filling:
     def n_tokens(self, pieces: Sequence[Piece], *, room: int) -> int:
         """How many to add to a step of ``pieces``, of ``room`` that are possible."""
         n_tokens = sum(len(piece.tokens) for piece in pieces)
+        if n_tokens == 1:
+            return 0
         for n in (self._for_tiles(pieces, n_tokens), self._for_products(n_tokens)):
             if 0 < n <= room:
                 return n

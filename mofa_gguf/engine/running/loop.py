@@ -53,6 +53,7 @@ class Loop:
         self._changed = threading.Condition()
         self._closed = False
         self._n_removed = 0
+        self._counted = (0, 0, 0)
         self._pid = os.getpid()
         self.thread = threading.Thread(target=self._run, name="mofa-gguf-engine", daemon=True)
 
@@ -157,14 +158,22 @@ class Loop:
 
     def _count(self) -> None:
         worker = self._worker
+        n_requests = worker.n_requests if worker is not None else 0
+        n_running = len(worker.scheduler.running) if worker is not None else 0
+        n_removed = worker.n_removed if worker is not None else 0
+        n_active = n_requests + len(self._arrived) + len(self._side_tasks)
+        counts = (n_requests, n_running, n_removed)
+        # Most steps change nothing. Who comes just now counts itself, under the lock.
+        if counts == self._counted and n_active == self.n_active:
+            return
         with self._changed:
-            n_requests = worker.n_requests if worker is not None else 0
+            self._counted = counts
             self.n_active = n_requests + len(self._arrived) + len(self._side_tasks)
-            self.n_running = len(worker.scheduler.running) if worker is not None else 0
+            self.n_running = n_running
             self.company.note(n_requests)
             # Counting the cached cells goes through the whole tree: only when a request ended.
-            if worker is not None and worker.n_removed != self._n_removed:
-                self._n_removed = worker.n_removed
+            if worker is not None and n_removed != self._n_removed:
+                self._n_removed = n_removed
                 self.n_cells_cached = worker.cache.n_evictable
 
     def _end(self) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
-
-import numpy as np
 
 from mofa_gguf.engine.cache.parking import Parking
 from mofa_gguf.engine.cache.policy import MIN_SHARED
@@ -106,7 +105,7 @@ class Worker:
         self.counters = self.recorder.counters
         self.n_removed = 0
         """Requests that ended, in whatever way."""
-        self._eog_ids = np.array(sorted(model.eog_ids), np.intp)
+        self._eog_ids = sorted(model.eog_ids)
         self._requests: list[Request] = []
         self._retried = False
 
@@ -267,7 +266,8 @@ class Worker:
         logits = self._context.logits(index)
         before = logits.copy() if asked.top_logprobs is not None else None
         if asked.ignore_eos or request.n_generated < asked.min_tokens:
-            logits[self._eog_ids] = -np.inf
+            for token in self._eog_ids:  # few: faster than an index of all
+                logits[token] = -math.inf
         if request.constraint is not None:
             request.constraint.mask(logits)
         token = request.sampler.sample(self._context.handle, index, logits)
