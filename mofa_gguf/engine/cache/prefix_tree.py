@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -44,6 +45,63 @@ class Lease:
     def n_tokens(self) -> int:
         """Tokens that are computed: the next one's position."""
         return self.node.end + len(self.tail)
+
+
+class PrefixTree:
+    """Nodes by their tokens. Knows nothing of cells.
+
+    ``min_shared``: what the root's children differ in lies within so many first tokens.
+    """
+
+    def __init__(self, min_shared: int = 1) -> None:
+        self.root = Node([], 0, None)
+        self._min_shared = min_shared
+        self._clock = 0
+
+    def find(self, tokens: Sequence[int]) -> tuple[Node, int]:
+        """The deepest node on the way of ``tokens``, and how many of its tokens agree."""
+        node, at = self.root, 0
+        while at < len(tokens):
+            child = node.children.get(self.key(node, tokens, at))
+            if child is None:
+                break
+            n_same = common_prefix(child.tokens, tokens[at : at + len(child.tokens)])
+            node = child
+            if n_same < len(child.tokens):
+                return node, n_same
+            at += n_same
+        return node, len(node.tokens)
+
+    def key(self, parent: Node, tokens: Sequence[int], at: int = 0) -> tuple[int, ...]:
+        """What ``parent`` knows a child by: the first tokens (from ``at`` on) that all share."""
+        return tuple(tokens[at : at + (1 if parent.parent is not None else self._min_shared)])
+
+    def split(self, node: Node, at: int) -> Node:
+        """Part a node; its first ``at`` tokens become a new node, which is returned."""
+        assert node.parent is not None
+        assert 0 < at < len(node.tokens)
+        upper = Node(node.tokens[:at], node.start, node.parent)
+        upper.last_used, upper.used_at = node.last_used, node.used_at
+        upper.n_grouped, node.n_grouped = min(node.n_grouped, at), max(0, node.n_grouped - at)
+        node.parent.children[self.key(node.parent, upper.tokens)] = upper
+        node.tokens, node.start, node.parent = node.tokens[at:], node.start + at, upper
+        upper.children[self.key(upper, node.tokens)] = node
+        return upper
+
+    def touch(self, node: Node) -> None:
+        """Note that a node, and so the way to it, was used just now."""
+        self._clock += 1
+        now = time.monotonic()
+        for each in path_of(node):
+            each.last_used, each.used_at = self._clock, now
+
+    def nodes(self) -> Iterator[Node]:
+        """All nodes but the root."""
+        waiting = list(self.root.children.values())
+        while waiting:
+            node = waiting.pop()
+            yield node
+            waiting.extend(node.children.values())
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

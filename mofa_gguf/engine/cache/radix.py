@@ -19,11 +19,17 @@ nothing of llama.cpp: it drives a :class:`CacheMemory`.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from mofa_gguf.engine.cache.memory import CacheMemory
-from mofa_gguf.engine.cache.prefix_tree import Lease, Node, common_prefix, holder_of, path_of
+from mofa_gguf.engine.cache.prefix_tree import (
+    Lease,
+    Node,
+    PrefixTree,
+    common_prefix,
+    holder_of,
+    path_of,
+)
 from mofa_gguf.engine.events import emit
 
 logger = logging.getLogger(__name__)
@@ -49,10 +55,9 @@ class PrefixCache:
         self._memory = memory
         self.shares = shares
         self._min_shared = min_shared
-        self._root = Node([], 0, None)
+        self._tree = PrefixTree(min_shared)
         self._free_ids = list(range(n_sequences - 1, -1, -1))
         self._leases: set[Lease] = set()
-        self._clock = 0
         self.n_cells = n_cells
         self.n_sequences = n_sequences
         self.n_used = 0
@@ -73,26 +78,26 @@ class PrefixCache:
     def n_evictable(self) -> int:
         """Cells that :meth:`make_room` could free."""
         pinned = {id(node) for lease in self._leases for node in path_of(lease.node)}
-        return sum(len(node.tokens) for node in self._nodes() if id(node) not in pinned)
+        return sum(len(node.tokens) for node in self._tree.nodes() if id(node) not in pinned)
 
     @property
     def n_latest(self) -> int:
         """Cells of the branch that was used last."""
-        leaves = (node for node in self._nodes() if not node.children)
+        leaves = (node for node in self._tree.nodes() if not node.children)
         return max(((leaf.last_used, leaf.end) for leaf in leaves), default=(0, 0))[1]
 
     def n_available_beside(self, tokens: Sequence[int]) -> int:
         """Cells that are free or could be freed while the cached prefix of ``tokens`` stays."""
-        node, n_into = self._find(tokens)
+        node, n_into = self._tree.find(tokens)
         pinned = {id(each) for lease in self._leases for each in path_of(lease.node)}
         kept = pinned.union(id(each) for each in path_of(node))
-        others = sum(len(each.tokens) for each in self._nodes() if id(each) not in kept)
+        others = sum(len(each.tokens) for each in self._tree.nodes() if id(each) not in kept)
         rest = 0 if id(node) in pinned else len(node.tokens) - n_into
         return self.n_free + others + rest
 
     def match(self, tokens: Sequence[int]) -> int:
         """How many tokens from the beginning are in the tree."""
-        node, n_into = self._find(tokens)
+        node, n_into = self._tree.find(tokens)
         return node.start + n_into
 
     def open(self, tokens: Sequence[int]) -> Lease | None:
@@ -100,9 +105,9 @@ class PrefixCache:
 
         None when every sequence id is in use by running requests.
         """
-        node, n_into = self._find(tokens[:-1]) if self.shares else (self._root, 0)
+        node, n_into = self._tree.find(tokens[:-1]) if self.shares else (self._tree.root, 0)
         if n_into < len(node.tokens):
-            node = self._split(node, n_into) if n_into else node.parent or self._root
+            node = self._tree.split(node, n_into) if n_into else node.parent or self._tree.root
         node.pins += 1  # before ids are freed, which may evict
         sequence = self._idle_holder(node)
         if sequence is None:
@@ -112,7 +117,7 @@ class PrefixCache:
                 if not self._memory.has_all(sequence, node.end):
                     self._memory.remove(sequence, 0, -1)
                     node.pins -= 1
-                    node = self._root
+                    node = self._tree.root
                     node.pins += 1
         if sequence is None:
             sequence = self._idle_holder(node)  # evicting may have made the node a leaf
@@ -122,7 +127,7 @@ class PrefixCache:
         lease = Lease(sequence, node)
         self._leases.add(lease)
         self._settle(node)
-        self._touch(node)
+        self._tree.touch(node)
         return lease
 
     def extend(self, lease: Lease, tokens: Sequence[int]) -> None:
@@ -148,20 +153,20 @@ class PrefixCache:
         if not self.shares or not lease.tail or lease.n_tokens < self._min_shared:
             return
         node, rest = lease.node, lease.tail
-        while rest and (child := node.children.get(self._key(node, rest))) is not None:
+        while rest and (child := node.children.get(self._tree.key(node, rest))) is not None:
             n_same = common_prefix(child.tokens, rest)
             start, end = child.start, child.start + n_same
             self._memory.remove(lease.sequence, start, end)
             self._memory.copy(holder_of(child), lease.sequence, start, end)
             self.n_used -= n_same
-            node = self._split(child, n_same) if n_same < len(child.tokens) else child
+            node = self._tree.split(child, n_same) if n_same < len(child.tokens) else child
             rest = rest[n_same:]
         lease.node.pins -= 1
         lease.node = self._grow(node, rest, lease.sequence) if rest else node
         lease.node.pins += 1
         lease.tail = []
         self._settle(lease.node)
-        self._touch(lease.node)
+        self._tree.touch(lease.node)
 
     def close(self, lease: Lease, *, keep: bool = True) -> None:
         """End a lease; with ``keep`` its tokens stay cached for later requests."""
@@ -188,12 +193,12 @@ class PrefixCache:
 
     def idle_leaves(self) -> list[Node]:
         """Leaves that no request runs on; least recently used first."""
-        leaves = [node for node in self._nodes() if not node.children and not node.pins]
+        leaves = [node for node in self._tree.nodes() if not node.children and not node.pins]
         return sorted(leaves, key=lambda node: node.last_used)
 
     def on_the_way(self, tokens: Sequence[int]) -> Node:
         """The deepest node that has a part of ``tokens``."""
-        return self._find(tokens)[0]
+        return self._tree.find(tokens)[0]
 
     def evict(self, leaf: Node) -> None:
         """Give up the cells of an idle leaf."""
@@ -211,14 +216,14 @@ class PrefixCache:
 
     def clear(self) -> None:
         """Forget everything, leases too: the memory was emptied."""
-        self._root = Node([], 0, None)
+        self._tree = PrefixTree(self._min_shared)
         self._free_ids = list(range(self.n_sequences - 1, -1, -1))
         self._leases.clear()
         self.n_used = 0
 
     def check(self) -> None:
         """AssertionError if the books do not agree with the tree."""
-        nodes = list(self._nodes())
+        nodes = list(self._tree.nodes())
         in_tree = sum(len(node.tokens) for node in nodes)
         in_tails = sum(len(lease.tail) for lease in self._leases)
         assert in_tree + in_tails == self.n_used <= self.n_cells
@@ -229,45 +234,15 @@ class PrefixCache:
             assert (node.holder is not None) == (not node.children), "holders are on leaves"
             assert node.parent is not None
             assert node.start == node.parent.end
-            assert node.parent.children[self._key(node.parent, node.tokens)] is node
+            assert node.parent.children[self._tree.key(node.parent, node.tokens)] is node
             assert node.end >= self._min_shared, "too short to be shared"
         leased = {lease.sequence for lease in self._leases}
-        for node in [self._root, *nodes]:
+        for node in [self._tree.root, *nodes]:
             assert node.holder is None or not node.pins or node.holder in leased
             assert node.pins == sum(lease.node is node for lease in self._leases)
         in_use = leased.union(holders)
         assert in_use.isdisjoint(self._free_ids)
         assert len(in_use) + len(self._free_ids) == self.n_sequences
-
-    def _find(self, tokens: Sequence[int]) -> tuple[Node, int]:
-        """The deepest node on the way of ``tokens``, and how many of its tokens agree."""
-        node, at = self._root, 0
-        while at < len(tokens):
-            child = node.children.get(self._key(node, tokens, at))
-            if child is None:
-                break
-            n_same = common_prefix(child.tokens, tokens[at : at + len(child.tokens)])
-            node = child
-            if n_same < len(child.tokens):
-                return node, n_same
-            at += n_same
-        return node, len(node.tokens)
-
-    def _key(self, parent: Node, tokens: Sequence[int], at: int = 0) -> tuple[int, ...]:
-        """What ``parent`` knows a child by: the first tokens (from ``at`` on) that all share."""
-        return tuple(tokens[at : at + (1 if parent.parent is not None else self._min_shared)])
-
-    def _split(self, node: Node, at: int) -> Node:
-        """Part a node; its first ``at`` tokens become a new node, which is returned."""
-        assert node.parent is not None
-        assert 0 < at < len(node.tokens)
-        upper = Node(node.tokens[:at], node.start, node.parent)
-        upper.last_used, upper.used_at = node.last_used, node.used_at
-        upper.n_grouped, node.n_grouped = min(node.n_grouped, at), max(0, node.n_grouped - at)
-        node.parent.children[self._key(node.parent, upper.tokens)] = upper
-        node.tokens, node.start, node.parent = node.tokens[at:], node.start + at, upper
-        upper.children[self._key(upper, node.tokens)] = node
-        return upper
 
     def _grow(self, node: Node, tokens: list[int], sequence: int) -> Node:
         """Put ``tokens``, computed by ``sequence``, behind ``node``; the node they end in."""
@@ -277,7 +252,7 @@ class PrefixCache:
             return node
         former, node.holder = node.holder, None
         leaf = Node(tokens, node.end, node, holder=sequence)
-        node.children[self._key(node, tokens)] = leaf
+        node.children[self._tree.key(node, tokens)] = leaf
         if former is not None and former != sequence and not self._is_leased(former):
             self._release(former)  # the new leaf's holder has the cells of this path too
         return leaf
@@ -288,10 +263,10 @@ class PrefixCache:
         assert holder is not None
         if self.before_evict is not None:
             self.before_evict(leaf)
-        del parent.children[self._key(parent, leaf.tokens)]
+        del parent.children[self._tree.key(parent, leaf.tokens)]
         self.n_used -= len(leaf.tokens)
         emit(logger, "cache.evicted", n_cells=len(leaf.tokens), n_cells_free=self.n_free)
-        if parent.children or parent is self._root:
+        if parent.children or parent is self._tree.root:
             self._release(holder)
         else:
             self._memory.remove(holder, leaf.start, -1)
@@ -329,16 +304,3 @@ class PrefixCache:
 
     def _is_leased(self, sequence: int) -> bool:
         return any(lease.sequence == sequence for lease in self._leases)
-
-    def _touch(self, node: Node) -> None:
-        self._clock += 1
-        now = time.monotonic()
-        for each in path_of(node):
-            each.last_used, each.used_at = self._clock, now
-
-    def _nodes(self) -> Iterator[Node]:
-        waiting = list(self._root.children.values())
-        while waiting:
-            node = waiting.pop()
-            yield node
-            waiting.extend(node.children.values())

@@ -121,7 +121,7 @@ def test_a_state_that_cannot_be_restored_is_dropped_and_computed() -> None:
 
 def idle_for(bench: Bench, seconds: float) -> None:
     """Let time pass, and the engine tidy up meanwhile."""
-    at = max((node.used_at for node in bench.cache._nodes()), default=0.0)
+    at = max((node.used_at for node in bench.cache.idle_leaves()), default=0.0)
     for _ in range(50):
         bench.parking.tidy(now=at + seconds)
 
