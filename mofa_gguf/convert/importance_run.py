@@ -23,7 +23,7 @@ from mofa_gguf.convert.quantizations import QUANTIZATIONS
 from mofa_gguf.convert.report import ConversionProgress, ImportanceReport
 from mofa_gguf.convert.weights import computed
 from mofa_gguf.convert.writer import Encoding, write_gguf
-from mofa_gguf.engine.errors import EngineError
+from mofa_gguf.engine.errors import EngineError, InvalidOption
 from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME
 from mofa_gguf.engine.models.activations import ColumnSums
 from mofa_gguf.engine.models.reading import Reading, read_in_chunks
@@ -62,6 +62,8 @@ def run(order: ImportanceOrder) -> ImportanceReport:
             n_threads=order.n_threads,
             observe=lambda done, total: _tell(order, len(text), done, total),
         )
+    except InvalidOption as error:
+        raise ImportanceError(order.text, f"cannot be read so: {error}") from error
     except EngineError as error:
         raise ImportanceError(order.model, f"gives no importance matrix: {error}") from error
     if not reading.columns:

@@ -57,7 +57,9 @@ def read_in_chunks(
             n_chunks = min(n_chunks, max_chunks)
         if not n_chunks:
             raise InvalidOption(
-                "chunk_size", f"is {chunk_size}, but the text has only {len(tokens)} tokens"
+                "chunk_size",
+                f"is {chunk_size}, but the text has only {len(tokens)} tokens; give a longer text "
+                "or a smaller size (--chunk-size)",
             )
         collector = Collector(with_output=with_output)
         context = _context(model, options, chunk_size, collector)
