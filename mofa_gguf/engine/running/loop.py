@@ -52,7 +52,6 @@ class Loop:
         self._side_tasks: deque[SideTask] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._n_removed = 0
         self._counted = (0, 0, 0)
         self._pid = os.getpid()
         self.thread = threading.Thread(target=self._run, name="mofa-gguf-engine", daemon=True)
@@ -167,14 +166,13 @@ class Loop:
         if counts == self._counted and n_active == self.n_active:
             return
         with self._changed:
-            self._counted = counts
             self.n_active = n_requests + len(self._arrived) + len(self._side_tasks)
             self.n_running = n_running
             self.company.note(n_requests)
             # Counting the cached cells goes through the whole tree: only when a request ended.
-            if worker is not None and n_removed != self._n_removed:
-                self._n_removed = n_removed
+            if worker is not None and n_removed != self._counted[2]:
                 self.n_cells_cached = worker.cache.n_evictable
+            self._counted = counts
 
     def _end(self) -> None:
         for task in self._side_tasks:
