@@ -205,7 +205,7 @@ class Engine:
         worker, target = self._session_worker(path)
 
         def save() -> int:
-            session = worker.save(tokens)
+            session = worker.states.save(tokens)
             if not session.tokens:
                 raise SessionError(target, "would be empty: nothing of the conversation is cached")
             write_session(target, session, self._fingerprint)
@@ -222,7 +222,7 @@ class Engine:
 
         def load() -> int:
             session = read_session(source, self._fingerprint)
-            worker.restore(session)
+            worker.states.restore(session)
             return len(session.tokens)
 
         return self._call(load)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from mofa_gguf.engine.cache.memory import State, StateMemory
 from mofa_gguf.engine.cache.radix import PrefixCache
+from mofa_gguf.engine.cache.session import Session
+from mofa_gguf.engine.errors import OutOfMemory, QueueFull
 
 _NO_TOKEN = -1
 
@@ -16,6 +18,30 @@ class CellStates:
     def __init__(self, cache: PrefixCache, memory: StateMemory) -> None:
         self._cache = cache
         self._memory = memory
+
+    def save(self, tokens: Sequence[int]) -> Session:
+        """The cells of the longest beginning of ``tokens`` that is cached.
+
+        Raises QueueFull when every sequence is in use, and DecodeFailed.
+        """
+        found = self.read(tokens)
+        if found is None:
+            raise QueueFull(self._cache.n_sequences)
+        n_tokens, state = found
+        return Session(list(tokens[:n_tokens]), state)
+
+    def restore(self, session: Session) -> None:
+        """Take saved cells into the cache. Raises OutOfMemory, QueueFull, DecodeFailed."""
+        n_tokens = len(session.tokens)
+        if self._cache.match(session.tokens) == n_tokens:
+            return
+        if not self._cache.make_room(n_tokens):
+            raise OutOfMemory(
+                f"the session has {n_tokens} tokens and {self._cache.n_free} cells of the KV cache "
+                "can be freed; restore it when fewer requests run, or with a larger n_ctx"
+            )
+        if not self.write(session.tokens, session.state, n_kept=n_tokens):
+            raise QueueFull(self._cache.n_sequences)
 
     def read(self, tokens: Sequence[int]) -> tuple[int, State] | None:
         """How many of ``tokens`` are cached from the beginning, and the state of those cells.

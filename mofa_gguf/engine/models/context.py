@@ -101,6 +101,10 @@ class Context:
         self._holders = (0, n_sequences // 2) if window else (0,)
         self._batch = library.llama_batch_init(n_batch, 0, len(self._holders))
         self._memory = library.llama_get_memory(self._handle)
+        # Another one than llama-cpp-python's, which makes an object of the pointer each time.
+        self._logits_address = library._lib["llama_get_logits_ith"]
+        self._logits_address.argtypes = [ctypes.c_void_p, ctypes.c_int32]
+        self._logits_address.restype = ctypes.c_void_p
         self._logits_type = ctypes.c_float * model.vocab.n_tokens
         self._logits_at: dict[int, npt.NDArray[np.float32]] = {}
         """Views of them by address: making one takes longer than choosing from it."""
@@ -140,6 +144,11 @@ class Context:
                 batch.seq_id[i][j] = sequences[i] + shift
             batch.logits[i] = outputs[i]
 
+    def put(self, token: int, position: int) -> None:
+        """In a batch that was filled with one token, put another one in its place."""
+        self._batch.token[0] = token
+        self._batch.pos[0] = position
+
     def run(self) -> None:
         """Compute the filled batch."""
         take_errors()
@@ -161,8 +170,9 @@ class Context:
 
         Shape ``(n_vocab,)``.
         """
-        pointer = self._llama.llama_get_logits_ith(self._handle, index)
-        address = ctypes.addressof(pointer.contents)
+        address: int | None = self._logits_address(self._handle, index)
+        if address is None:
+            raise DecodeFailed(f"the batch's token {index} was computed without logits")
         view = self._logits_at.get(address)
         if view is None:
             if len(self._logits_at) >= self._n_outputs:  # llama.cpp has moved them since

@@ -95,9 +95,10 @@ class Sequence(Task):
         if token in self._model.eog_ids:
             self.finish("stop")  # the end marker is no part of the answer
             return
-        # A constraint may take only the beginning of a token.
-        taken = (token,) if self.constraint is None else self.constraint.fitted(token)
-        for each in taken:
+        if self.constraint is None:
+            self._append(token, n_ctx=n_ctx, logprob=logprob)
+            return
+        for each in self.constraint.fitted(token):  # which may be only the token's beginning
             if each != token:
                 self.sampler.accept(each)
             self._append(each, n_ctx=n_ctx, logprob=logprob)
@@ -106,7 +107,7 @@ class Sequence(Task):
                 return
         # What the constraint leaves no choice about is not sampled; with log-probabilities asked
         # for it is, since each token needs its own.
-        if self.constraint is None or self.request.top_logprobs is not None:
+        if self.request.top_logprobs is not None:
             return
         for forced in self.constraint.forced():
             self.sampler.accept(forced)
@@ -115,19 +116,22 @@ class Sequence(Task):
                 return
 
     def _append(self, token: int, *, n_ctx: int, logprob: ChosenLogprob | None = None) -> None:
-        if self.as_guessed and self._guessed[self._n_right : self._n_right + 1] == [token]:
+        if self._guessed and self.as_guessed and token in self._guessed[self._n_right :][:1]:
             self._n_right += 1
             self.n_accepted_tokens += 1
-        self.tokens.append(token)
+        tokens, constraint = self.tokens, self.constraint
+        tokens.append(token)
         self._unsent.append(token)
         if logprob is not None:
             self._logprobs.append(logprob)
-        self._say(self._text.feed(self._bytes_of(token)))
-        if self.constraint is not None:
-            self.constraint.accept(token)
-        if self._text.stopped_by is not None or (self.constraint and self.constraint.stopped):
+        text = self._text.feed(self._bytes_of(token))
+        if text:
+            self._say(text)
+        if constraint is not None:
+            constraint.accept(token)
+        if self._text.stopped_by is not None or (constraint is not None and constraint.stopped):
             self.finish("stop")
-        elif self.n_generated == self.request.max_tokens or len(self.tokens) >= n_ctx:
+        elif len(tokens) - self.n_prompt == self.request.max_tokens or len(tokens) >= n_ctx:
             self.finish("length")
 
     def finish(self, reason: FinishReason) -> None:

@@ -119,13 +119,17 @@ class Loop:
                 while self._arrived:
                     self._worker.add(self._arrived.popleft())
                 try:
-                    self._worker.step()
+                    self._worker.step(self._interrupted)
                 except Exception as error:  # a bug must not end the thread that all wait for
                     logger.exception("a step failed in an unexpected way")
                     self._worker.start_over(EngineError(f"the engine failed: {error!r}"))
             if self._side_tasks:
                 self._side_step()
             self._count()
+
+    def _interrupted(self) -> bool:
+        """Whether somebody wants something of the thread."""
+        return bool(self._arrived or self._side_tasks or self._closed)
 
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to do; False when the engine is closed."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from mofa_gguf.engine.cache.parking import Parking
 from mofa_gguf.engine.cache.policy import MIN_SHARED
 from mofa_gguf.engine.cache.radix import PrefixCache
 from mofa_gguf.engine.cache.regrouping import Regrouping, scratch_bytes
-from mofa_gguf.engine.cache.session import Session
 from mofa_gguf.engine.cache.states import CellStates
 from mofa_gguf.engine.drafting.wishes import Drafting
 from mofa_gguf.engine.errors import (
@@ -20,8 +19,6 @@ from mofa_gguf.engine.errors import (
     DecodeFailed,
     EngineClosed,
     EngineError,
-    OutOfMemory,
-    QueueFull,
 )
 from mofa_gguf.engine.events import emit
 from mofa_gguf.engine.machine.memory import host_memory
@@ -31,12 +28,13 @@ from mofa_gguf.engine.options import AUTO, EngineOptions
 from mofa_gguf.engine.planning.context_params import generation_shape
 from mofa_gguf.engine.planning.ledger import reserved
 from mofa_gguf.engine.planning.sizing import parking_bytes
-from mofa_gguf.engine.requests.logprobs import chosen_logprob
 from mofa_gguf.engine.requests.sequence import Sequence as Request
 from mofa_gguf.engine.running.batch import BatchRunner
+from mofa_gguf.engine.running.choosing import Chooser
 from mofa_gguf.engine.running.filling import filling_for
 from mofa_gguf.engine.running.recorder import Recorder
-from mofa_gguf.engine.scheduling.scheduler import Piece, Scheduler
+from mofa_gguf.engine.running.solo import Solo
+from mofa_gguf.engine.scheduling.scheduler import Piece, Scheduler, Task
 
 logger = logging.getLogger(__name__)
 
@@ -91,21 +89,22 @@ class Worker:
             at_once=filling.at_once if filling is not None else 0,
         )
         self.batches = BatchRunner(self._context, self.cache, filling=filling)
-        self._states = CellStates(self.cache, self._context)
+        self.states = CellStates(self.cache, self._context)
         n_kept = self._kept_bytes(options)
         # A state leaves out cells beyond a sliding window.
         n_scratch = scratch_bytes(n_kept) if in_tiles and not window else 0
         self.regrouping = Regrouping(self.cache, self._context, max_bytes=n_scratch)
-        self.parking = Parking(self.cache, self._states, max_bytes=n_kept - n_scratch, eager=on_cpu)
+        self.parking = Parking(self.cache, self.states, max_bytes=n_kept - n_scratch, eager=on_cpu)
         self.scheduler.recall = self.parking.recall
         self.n_ctx = min(n_ctx, self._context.n_ctx)
         """Tokens one request may have; the cells are rounded up."""
         self.drafting = Drafting(options.speculation, n_ctx=self.n_ctx)
         self.recorder = Recorder()
         self.counters = self.recorder.counters
+        self._chooser = Chooser(model, self._context, self.recorder, n_ctx=self.n_ctx)
+        self._solo = Solo(self._context, self.cache, self._chooser, self.drafting, self.counters)
         self.n_removed = 0
         """Requests that ended, in whatever way."""
-        self._eog_ids = sorted(model.eog_ids)
         self._requests: list[Request] = []
         self._retried = False
 
@@ -124,54 +123,54 @@ class Worker:
         self._requests.append(request)
         self.scheduler.add(request)
 
-    def step(self) -> None:
-        """One step of every request that can go on."""
+    def step(self, interrupted: Callable[[], bool] = lambda: False) -> None:
+        """One step of every request that can go on; a request that is alone makes a few.
+
+        ``interrupted``: whether there is something to do in between.
+        """
         self._sort_out()
-        if self.idle or self.counters.n_steps % _STEPS_BETWEEN_TIDYING == 0:
+        n_until_tidying = _STEPS_BETWEEN_TIDYING - self.counters.n_steps % _STEPS_BETWEEN_TIDYING
+        if self.idle or n_until_tidying == _STEPS_BETWEEN_TIDYING:
             self.parking.tidy()
-        arriving = [task for task in self.scheduler.waiting if not task.recalled]
-        if arriving and not self.scheduler.full:
-            self.parking.make_way([task.tokens for task in arriving])
-        speed = self.batches.prefill_tokens_per_s
         before, started = self.recorder.mark(), time.monotonic()
-        pieces = self.scheduler.plan(tokens_per_s=speed, guess=self.drafting)
-        if not pieces:
+        if not self._go_on_alone(n_until_tidying, interrupted) and not self._step_together():
             return
-        try:
-            self._compute(pieces)
-        except DecodeFailed as error:
-            self._fail(pieces, error)
-            return
-        self._retried = False
-        self.scheduler.computed(pieces)
-        self._deliver(pieces)
         self.recorder.step(before, time.monotonic() - started)
         if self.idle:
             self.regrouping.regroup()
 
-    def save(self, tokens: Sequence[int]) -> Session:
-        """The cells of the longest beginning of ``tokens`` that is cached.
+    def _go_on_alone(self, n_most: int, interrupted: Callable[[], bool]) -> bool:
+        """Steps of a request that is alone; False where nothing was computed."""
+        if len(self._requests) != 1 or not self._solo.can_go_on(self._requests[0]):
+            return False
+        request, n_before = self._requests[0], self.counters.n_steps
+        try:
+            self._guarded(request, partial(self._solo.go_on, request, n_most, interrupted))
+        except DecodeFailed as error:
+            self._fail([request], error)
+            return False
+        if request.finished:
+            self._remove(request)
+        return self.counters.n_steps > n_before
 
-        Raises QueueFull when every sequence is in use.
-        """
-        found = self._states.read(tokens)
-        if found is None:
-            raise QueueFull(len(self._requests))
-        n_tokens, state = found
-        return Session(list(tokens[:n_tokens]), state)
-
-    def restore(self, session: Session) -> None:
-        """Take saved cells into the prefix cache. Raises OutOfMemory, QueueFull, DecodeFailed."""
-        n_tokens = len(session.tokens)
-        if self.cache.match(session.tokens) == n_tokens:
-            return
-        if not self.cache.make_room(n_tokens):
-            raise OutOfMemory(
-                f"the session has {n_tokens} tokens and {self.cache.n_free} cells of the KV cache "
-                "can be freed; restore it when fewer requests run, or with a larger n_ctx"
-            )
-        if not self._states.write(session.tokens, session.state, n_kept=n_tokens):
-            raise QueueFull(len(self._requests))
+    def _step_together(self) -> bool:
+        """One step of all, as the scheduler plans it; False where nothing was computed."""
+        arriving = [task for task in self.scheduler.waiting if not task.recalled]
+        if arriving and not self.scheduler.full:
+            self.parking.make_way([task.tokens for task in arriving])
+        speed = self.batches.prefill_tokens_per_s
+        pieces = self.scheduler.plan(tokens_per_s=speed, guess=self.drafting)
+        if not pieces:
+            return False
+        try:
+            self._compute(pieces)
+        except DecodeFailed as error:
+            self._fail([piece.task for piece in pieces], error)
+            return False
+        self._retried = False
+        self.scheduler.computed(pieces)
+        self._deliver(pieces)
+        return True
 
     def start_over(self, error: BaseException) -> None:
         """After a failure that nobody foresaw: every request fails, the cache is emptied."""
@@ -233,13 +232,7 @@ class Worker:
             request = piece.task
             assert isinstance(request, Request)
             if piece.is_last:
-                try:
-                    self._advance(request, piece, begin)
-                except ConstraintError as error:
-                    request.fail(error)
-                except Exception as error:
-                    logger.exception("a request failed in an unexpected way")
-                    request.fail(EngineError(f"the engine failed on this request: {error!r}"))
+                self._guarded(request, partial(self._advance, request, piece, begin))
                 self.scheduler.settle(piece)
             begin += len(piece.tokens)
             if request.finished:
@@ -254,34 +247,25 @@ class Worker:
         n_before = request.n_accepted_tokens
         request.expect(piece.guessed)
         while not request.finished:
-            self._choose(request, begin + len(request.tokens) - 1 - piece.start)
+            self._chooser.choose(request, begin + len(request.tokens) - 1 - piece.start)
             if not request.as_guessed:
                 break
         self.counters.n_drafted_tokens += piece.n_drafted
         self.counters.n_accepted_tokens += request.n_accepted_tokens - n_before
 
-    def _choose(self, request: Request, index: int) -> None:
-        """The next token of a request, from the logits of batch token ``index``."""
-        asked = request.request
-        logits = self._context.logits(index)
-        before = logits.copy() if asked.top_logprobs is not None else None
-        if asked.ignore_eos or request.n_generated < asked.min_tokens:
-            for token in self._eog_ids:  # few: faster than an index of all
-                logits[token] = -math.inf
-        if request.constraint is not None:
-            request.constraint.mask(logits)
-        token = request.sampler.sample(self._context.handle, index, logits)
-        logprob = None
-        if before is not None and asked.top_logprobs is not None:
-            logprob = chosen_logprob(before, token, asked.top_logprobs, self._model.vocab)
-        request.accept(token, logprob=logprob, n_ctx=self.n_ctx)
-        self.counters.n_generated_tokens += 1
-        now = time.monotonic()
-        if request.last_token_s is not None:
-            self.recorder.gap(now - request.last_token_s)
-        request.last_token_s = now
+    def _guarded(self, request: Request, function: Callable[[], None]) -> None:
+        """Call what computes or delivers; what the request's own parts raise fails no other."""
+        try:
+            function()
+        except DecodeFailed:
+            raise
+        except ConstraintError as error:
+            request.fail(error)
+        except Exception as error:
+            logger.exception("a request failed in an unexpected way")
+            request.fail(EngineError(f"the engine failed on this request: {error!r}"))
 
-    def _fail(self, pieces: Sequence[Piece], error: DecodeFailed) -> None:
+    def _fail(self, computing: Sequence[Task], error: DecodeFailed) -> None:
         """The batch could not be computed: its requests fail, the others start over.
 
         Where llama.cpp has no room for what ought to fit, all are computed again once: an empty
@@ -293,7 +277,7 @@ class Worker:
         emit(
             logger,
             "engine.decode_failed",
-            n_requests=len(pieces),
+            n_requests=len(computing),
             status=error.status,
             reason=str(error),
         )
@@ -303,8 +287,7 @@ class Worker:
             self._retried = True
             return
         self._retried = False
-        for piece in pieces:
-            request = piece.task
+        for request in computing:
             assert isinstance(request, Request)
             request.fail(error)
             self._remove(request)

@@ -19,6 +19,7 @@ _SPM, _BPE, _WORDPIECE = 1, 2, 3  # llama.h, enum llama_vocab_type
 _USER_DEFINED = 16  # llama.h, LLAMA_TOKEN_ATTR_USER_DEFINED
 _MOST_REMEMBERED = 4096
 """Tokens whose text is kept: an answer has some hundred different ones."""
+_BUFFER = 64
 _LONG_RUN = re.compile(r"\S{16384}|\s{16384}")
 
 
@@ -48,7 +49,9 @@ class Vocab:
         self._metadata = metadata or {}
         self._path = Path(path)
         self._memo = TokenMemo()
-        self._pieces: dict[tuple[int, bool], bytes] = {}
+        self._pieces: dict[bool, dict[int, bytes]] = {False: {}, True: {}}
+        self._buffers: list[Any] = []
+        """Those of calls that are over: making one takes longer than the call."""
 
     @cached_property
     def exact(self) -> ExactTokenizer | None:
@@ -163,21 +166,27 @@ class Vocab:
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """The bytes a token stands for; control tokens give b"" unless ``special``."""
-        known = self._pieces.get((token, special))
+        pieces = self._pieces[special]
+        known = pieces.get(token)
         if known is None:
-            if len(self._pieces) >= _MOST_REMEMBERED:
-                self._pieces.clear()
-            known = self._pieces[token, special] = self._piece(token, special=special)
+            if len(pieces) >= _MOST_REMEMBERED:
+                pieces.clear()
+            known = pieces[token] = self._piece(token, special=special)
         return known
 
     def _piece(self, token: int, *, special: bool) -> bytes:
-        capacity = 64
+        try:
+            buffer = self._buffers.pop()
+        except IndexError:
+            buffer = ctypes.create_string_buffer(_BUFFER)
         for _ in range(2):
-            buffer = ctypes.create_string_buffer(capacity)
-            n = self._llama.llama_token_to_piece(self._pointer, token, buffer, capacity, 0, special)
+            size = len(buffer)
+            n = self._llama.llama_token_to_piece(self._pointer, token, buffer, size, 0, special)
             if n >= 0:
-                return buffer.raw[:n]
-            capacity = -n
+                piece: bytes = buffer.raw[:n]
+                self._buffers.append(buffer)
+                return piece
+            buffer = ctypes.create_string_buffer(-n)
         raise EngineError(f"llama.cpp has no text for token {token}")
 
     def detokenize(
