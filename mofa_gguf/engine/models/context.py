@@ -100,6 +100,7 @@ class Context:
         self._window = window
         self._holders = (0, n_sequences // 2) if window else (0,)
         self._batch = library.llama_batch_init(n_batch, 0, len(self._holders))
+        self._tokens, self._positions = self._batch.token, self._batch.pos
         self._memory = library.llama_get_memory(self._handle)
         # Another one than llama-cpp-python's, which makes an object of the pointer each time.
         self._logits_address = library._lib["llama_get_logits_ith"]
@@ -133,12 +134,13 @@ class Context:
                 f"a batch with {n_outputs} outputs cannot be computed: the context was made for "
                 f"{self._n_outputs}"
             )
+        take_errors()  # what is said from now on is said of this batch
         batch = self._batch
         assert 0 < len(tokens) <= self.n_batch
         batch.n_tokens = len(tokens)
         for i, token in enumerate(tokens):
-            batch.token[i] = token
-            batch.pos[i] = positions[i]
+            self._tokens[i] = token
+            self._positions[i] = positions[i]
             batch.n_seq_id[i] = len(self._holders)
             for j, shift in enumerate(self._holders):
                 batch.seq_id[i][j] = sequences[i] + shift
@@ -146,12 +148,11 @@ class Context:
 
     def put(self, token: int, position: int) -> None:
         """In a batch that was filled with one token, put another one in its place."""
-        self._batch.token[0] = token
-        self._batch.pos[0] = position
+        self._tokens[0] = token
+        self._positions[0] = position
 
     def run(self) -> None:
         """Compute the filled batch."""
-        take_errors()
         status: int = self._llama.llama_decode(self._handle, self._batch)
         self._model.check_devices()
         if status == 0:

@@ -33,15 +33,16 @@ class Chooser:
         """
         asked, logprob = request.request, None
         logits = self._context.logits(index)
-        before = logits.copy() if asked.top_logprobs is not None else None
+        n_top = asked.top_logprobs
+        before = logits.copy() if n_top is not None else None
         if asked.ignore_eos or request.n_generated < asked.min_tokens:
             for token in self._eog_ids:  # few: faster than an index of all
                 logits[token] = -math.inf
         if request.constraint is not None:
             request.constraint.mask(logits)
         token = request.sampler.sample(self._context.handle, index, logits)
-        if before is not None and asked.top_logprobs is not None:
-            logprob = chosen_logprob(before, token, asked.top_logprobs, self._vocab)
+        if before is not None and n_top is not None:
+            logprob = chosen_logprob(before, token, n_top, self._vocab)
         request.accept(token, logprob=logprob, n_ctx=self._n_ctx)
         self._counters.n_generated_tokens += 1
         now = time.monotonic()

@@ -48,25 +48,30 @@ class Solo:
 
         Raises DecodeFailed and ConstraintError.
         """
-        context, cache, drafting = self._context, self._cache, self._drafting
-        out, tokens, lease = request.out, request.tokens, request.lease
-        choose, guesses = self._chooser.choose, cache.shares and drafting.mode_of(request) != "off"
+        context, drafting, out, tokens = self._context, self._drafting, request.out, request.tokens
+        choose, lease = self._chooser.choose, request.lease
         assert lease is not None
-        first = lease.n_tokens
+        guesses = self._cache.shares and drafting.mode_of(request) != "off"
+        expires = request.request.deadline_s is not None
+        first = position = lease.n_tokens
+        end = first + min(n_most, self._cache.n_free)
         context.fill([tokens[-1]], [first], [lease.sequence], [True])
-        for position in range(first, first + n_most):
-            if out.cancelled or request.late or not cache.n_free or interrupted():
-                return
-            # Asking twice is the same as asking once: the next step finds these guesses again.
-            if guesses and drafting([request], context.n_batch - 1)[0]:
-                return
-            context.put(tokens[-1], position)
-            began = time.monotonic() if guesses else 0.0
-            context.run()
-            if guesses:
-                drafting.note(1, time.monotonic() - began)
-            self._counters.n_steps += 1
-            cache.extend(lease, tokens[-1:])
-            choose(request, 0)
-            if request.finished or len(tokens) != position + 2:
-                return
+        try:
+            while position < end and not out.cancelled and not interrupted():
+                if expires and request.late:
+                    break
+                # Asking twice is as asking once: the next step finds these guesses again.
+                if guesses and drafting([request], context.n_batch - 1)[0]:
+                    break
+                began = time.monotonic() if guesses else 0.0
+                context.put(tokens[-1], position)
+                context.run()
+                position += 1
+                if guesses:
+                    drafting.note(1, time.monotonic() - began)
+                choose(request, 0)
+                if request.finished or len(tokens) != position + 1:
+                    break
+        finally:  # what was computed, however it ended
+            self._counters.n_steps += position - first
+            self._cache.extend(lease, tokens[first:position])

@@ -39,6 +39,8 @@ from mofa_gguf.engine.scheduling.scheduler import Piece, Scheduler, Task
 logger = logging.getLogger(__name__)
 
 _STEPS_BETWEEN_TIDYING = 8
+_STEPS_ALONE = 32
+"""Most steps of a request that is alone before the rest is looked after."""
 
 
 class Worker:
@@ -107,6 +109,7 @@ class Worker:
         """Requests that ended, in whatever way."""
         self._requests: list[Request] = []
         self._retried = False
+        self._tidy_at = 0
 
     @property
     def idle(self) -> bool:
@@ -129,23 +132,23 @@ class Worker:
         ``interrupted``: whether there is something to do in between.
         """
         self._sort_out()
-        n_until_tidying = _STEPS_BETWEEN_TIDYING - self.counters.n_steps % _STEPS_BETWEEN_TIDYING
-        if self.idle or n_until_tidying == _STEPS_BETWEEN_TIDYING:
+        if self.idle or self.counters.n_steps >= self._tidy_at:
+            self._tidy_at = self.counters.n_steps + _STEPS_BETWEEN_TIDYING
             self.parking.tidy()
         before, started = self.recorder.mark(), time.monotonic()
-        if not self._go_on_alone(n_until_tidying, interrupted) and not self._step_together():
+        if not self._go_on_alone(interrupted) and not self._step_together():
             return
         self.recorder.step(before, time.monotonic() - started)
         if self.idle:
             self.regrouping.regroup()
 
-    def _go_on_alone(self, n_most: int, interrupted: Callable[[], bool]) -> bool:
+    def _go_on_alone(self, interrupted: Callable[[], bool]) -> bool:
         """Steps of a request that is alone; False where nothing was computed."""
         if len(self._requests) != 1 or not self._solo.can_go_on(self._requests[0]):
             return False
         request, n_before = self._requests[0], self.counters.n_steps
         try:
-            self._guarded(request, partial(self._solo.go_on, request, n_most, interrupted))
+            self._guarded(request, partial(self._solo.go_on, request, _STEPS_ALONE, interrupted))
         except DecodeFailed as error:
             self._fail([request], error)
             return False

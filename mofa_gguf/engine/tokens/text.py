@@ -16,7 +16,7 @@ class TextStream:
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._whole = True
+        self._whole = True  # no part of a character is held back
         self._stop = tuple(s for s in stop if s)
         self._held = ""
         self.stopped_by: str | None = None
@@ -25,8 +25,14 @@ class TextStream:
         """Text that has become certain with ``data``; empty after a stop string."""
         if self.stopped_by is not None:
             return ""
-        text = self._decoded(data)
-        return self._release(text) if self._stop else text
+        if self._whole and not self._stop:
+            try:
+                return data.decode()  # nearly always: it takes a quarter of the decoder's time
+            except UnicodeDecodeError:
+                pass
+        text = self._decoder.decode(data)
+        self._whole = not self._decoder.getstate()[0]
+        return self._release(text)
 
     def finish(self) -> str:
         """What is left when the answer ends by itself."""
@@ -35,17 +41,6 @@ class TextStream:
         text = self._release(self._decoder.decode(b"", final=True))
         rest, self._held = self._held, ""
         return text + rest
-
-    def _decoded(self, data: bytes) -> str:
-        """The characters that are whole."""
-        if self._whole:
-            try:
-                return data.decode()  # nearly always: it takes a quarter of the decoder's time
-            except UnicodeDecodeError:
-                pass
-        text = self._decoder.decode(data)
-        self._whole = not self._decoder.getstate()[0]
-        return text
 
     def _release(self, text: str) -> str:
         text = self._held + text
