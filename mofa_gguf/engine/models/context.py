@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mofa_gguf.engine.errors import DecodeFailed, OutOfMemory
+from mofa_gguf.engine.errors import DecodeFailed, EngineError, OutOfMemory
 from mofa_gguf.engine.models.model import Model
 from mofa_gguf.engine.native import llama, take_errors
 from mofa_gguf.engine.options import EngineOptions
@@ -169,11 +169,11 @@ class Context:
     def logits(self, index: int) -> npt.NDArray[np.float32]:
         """Logits of the batch's token ``index`` (-1: the last): a view, valid until the next run.
 
-        Shape ``(n_vocab,)``.
+        Shape ``(n_vocab,)``. Raises EngineError for a token that was computed without.
         """
         address: int | None = self._logits_address(self._handle, index)
         if address is None:
-            raise DecodeFailed(f"the batch's token {index} was computed without logits")
+            raise EngineError(f"the batch's token {index} was computed without logits")
         view = self._logits_at.get(address)
         if view is None:
             if len(self._logits_at) >= self._n_outputs:  # llama.cpp has moved them since

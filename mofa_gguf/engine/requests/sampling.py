@@ -11,15 +11,15 @@ from __future__ import annotations
 import ctypes
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from mofa_gguf.engine.errors import InvalidOption
 from mofa_gguf.engine.native import llama
+from mofa_gguf.engine.requests.drawing import Draw, Drawer, FloatArray, most_likely
 from mofa_gguf.engine.tokens.vocab import Vocab
 
 _MIROSTAT_M = 100
@@ -87,15 +87,21 @@ class Sampler:
         self._chain: Any = library.llama_sampler_chain_init(
             library.llama_sampler_chain_default_params()
         )
-        samplers = self._samplers(options, vocab, prompt)
-        self._most_likely = options.temperature <= 0 and len(samplers) == 1
-        for sampler in samplers:
+        for sampler in self._samplers(options, vocab, prompt):
             library.llama_sampler_chain_add(self._chain, sampler)
+        self._bias_ids = np.fromiter(self._biases, np.intp)
+        self._bias_values = np.fromiter(self._biases.values(), np.float32)
+        self._plain = _without_chain(options, seed=self.seed)
 
-    def sample(self, context_handle: Any, index: int, logits: npt.NDArray[np.float32]) -> int:
-        """Choose a token from the logits of output ``index`` and take it into the history."""
-        if self._most_likely:  # the chain would make a list of all tokens first
-            return int(logits.argmax())
+    def sample(self, context_handle: Any, index: int, logits: FloatArray) -> int:
+        """Choose a token from the logits of output ``index`` and take it into the history.
+
+        May write over ``logits``. Raises EngineError where they are no numbers.
+        """
+        if self._plain is not None:
+            if self._biases:
+                logits[self._bias_ids] += self._bias_values
+            return self._plain(logits)
         token: int = self._llama.llama_sampler_sample(self._chain, context_handle, index)
         return token
 
@@ -192,6 +198,24 @@ class Sampler:
                 lib.llama_sampler_init_xtc(o.xtc_probability, o.xtc_threshold, keep, self.seed)
             )
         return samplers
+
+
+def _without_chain(o: SamplingOptions, *, seed: int) -> Callable[[FloatArray], int] | None:
+    """What chooses as the chain does, and sooner: the chain makes a list of all tokens first.
+
+    None for what only the chain can.
+    """
+    history = o.repeat_penalty != 1.0 or o.frequency_penalty or o.presence_penalty
+    if history or o.dry_multiplier:
+        return None
+    if o.temperature <= 0:
+        return most_likely
+    special = o.mirostat or o.adaptive_target >= 0 or o.xtc_probability > 0 or o.dynatemp_range > 0
+    # Few are left of top-k, which llama.cpp is quick at.
+    if special or o.top_k > 0 or o.typical_p < 1 or o.top_n_sigma > 0:
+        return None
+    draw = Draw(o.temperature, top_p=o.top_p, min_p=o.min_p, min_keep=o.min_keep)
+    return Drawer(draw, seed=seed)
 
 
 def _window(last_n: int) -> int:

@@ -14,7 +14,6 @@ from mofa_gguf.engine.cache.regrouping import Regrouping, scratch_bytes
 from mofa_gguf.engine.cache.states import CellStates
 from mofa_gguf.engine.drafting.wishes import Drafting
 from mofa_gguf.engine.errors import (
-    ConstraintError,
     DeadlineExceeded,
     DecodeFailed,
     EngineClosed,
@@ -262,7 +261,7 @@ class Worker:
             function()
         except DecodeFailed:
             raise
-        except ConstraintError as error:
+        except EngineError as error:
             request.fail(error)
         except Exception as error:
             logger.exception("a request failed in an unexpected way")
