@@ -1,8 +1,9 @@
-"""How the next token is chosen: llama.cpp's sampler chain, one a request.
+"""How the next token is chosen: as llama.cpp's sampler chain does, one a request.
 
-The order of the chain is that of llama.cpp's common/sampling.cpp: biases, penalties, DRY,
-top-n-sigma, top-k, typical, top-p, min-p, XTC, temperature, draw (by adaptive-p if asked for;
-mirostat takes the place of everything from top-n-sigma on). Repetition is penalised over
+The order is that of llama.cpp's common/sampling.cpp: biases, penalties, DRY, top-n-sigma, top-k,
+typical, top-p, min-p, XTC, temperature, draw (by adaptive-p if asked for; mirostat takes the place
+of everything from top-n-sigma on). What most requests ask for is done in that order without the
+chain (:mod:`mofa_gguf.engine.requests.drawing`). Repetition is penalised over
 prompt and answer; frequency and presence count the answer alone, as in the OpenAI API.
 """
 
@@ -20,6 +21,7 @@ import numpy as np
 from mofa_gguf.engine.errors import InvalidOption
 from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.requests.drawing import Draw, Drawer, FloatArray, most_likely
+from mofa_gguf.engine.requests.penalties import Penalties
 from mofa_gguf.engine.tokens.vocab import Vocab
 
 _MIROSTAT_M = 100
@@ -92,6 +94,7 @@ class Sampler:
         self._bias_ids = np.fromiter(self._biases, np.intp)
         self._bias_values = np.fromiter(self._biases.values(), np.float32)
         self._plain = _without_chain(options, seed=self.seed)
+        self._penalties = _penalties(options, prompt) if self._plain is not None else None
 
     def sample(self, context_handle: Any, index: int, logits: FloatArray) -> int:
         """Choose a token from the logits of output ``index`` and take it into the history.
@@ -101,13 +104,20 @@ class Sampler:
         if self._plain is not None:
             if self._biases:
                 logits[self._bias_ids] += self._bias_values
-            return self._plain(logits)
-        token: int = self._llama.llama_sampler_sample(self._chain, context_handle, index)
-        return token
+            if self._penalties is None:
+                return self._plain(logits)
+            self._penalties.apply(logits)
+            token = self._plain(logits)
+            self._penalties.accept(token)
+            return token
+        chosen: int = self._llama.llama_sampler_sample(self._chain, context_handle, index)
+        return chosen
 
     def accept(self, token: int) -> None:
         """Take a token that was not sampled into the history."""
         self._llama.llama_sampler_accept(self._chain, token)
+        if self._penalties is not None:
+            self._penalties.accept(token)
 
     def close(self) -> None:
         """Free the chain; may be called twice."""
@@ -205,8 +215,7 @@ def _without_chain(o: SamplingOptions, *, seed: int) -> Callable[[FloatArray], i
 
     None for what only the chain can.
     """
-    history = o.repeat_penalty != 1.0 or o.frequency_penalty or o.presence_penalty
-    if history or o.dry_multiplier:
+    if o.dry_multiplier:
         return None
     if o.temperature <= 0:
         return most_likely
@@ -216,6 +225,18 @@ def _without_chain(o: SamplingOptions, *, seed: int) -> Callable[[FloatArray], i
         return None
     draw = Draw(o.temperature, top_p=o.top_p, min_p=o.min_p, min_keep=o.min_keep)
     return Drawer(draw, seed=seed)
+
+
+def _penalties(o: SamplingOptions, prompt: Sequence[int]) -> Penalties | None:
+    if o.repeat_penalty == 1.0 and not o.frequency_penalty and not o.presence_penalty:
+        return None
+    return Penalties(
+        repeat=o.repeat_penalty,
+        last_n=_window(o.repeat_last_n),
+        frequency=o.frequency_penalty,
+        presence=o.presence_penalty,
+        prompt=prompt,
+    )
 
 
 def _window(last_n: int) -> int:
