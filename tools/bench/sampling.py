@@ -27,6 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "temperature 1": {},
     "temperature 0.8, top_p 0.95": {"temperature": 0.8, "top_p": 0.95},
     "temperature 0.8, min_p 0.05": {"temperature": 0.8, "min_p": 0.05},
+    "temperature 0.7, top_k 20, top_p 0.8": {"temperature": 0.7, "top_k": 20, "top_p": 0.8},
     "top_p 0.9, frequency_penalty 0.5": {"top_p": 0.9, "frequency_penalty": 0.5},
 }
 SAID = range(0, 400, 2)

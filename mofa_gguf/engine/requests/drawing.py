@@ -1,8 +1,8 @@
-"""The usual draw without llama.cpp's chain: temperature, top-p and min-p over a whole vocabulary.
+"""The usual draw without llama.cpp's chain: temperature, top-k, top-p and min-p.
 
 The chain begins with a list of all tokens and sorts it for top-p: 9 ms a token for a vocabulary of
 151,936, 1.2 ms where nothing is cut off. Here only the tokens that are left are ever sorted. Cut
-is what llama.cpp cuts, in its order (src/llama-sampler.cpp): top-p, then min-p, then temperature.
+is what llama.cpp cuts, in its order (src/llama-sampler.cpp): top-k, top-p, min-p; temperature last.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import numpy.typing as npt
 from mofa_gguf.engine.errors import EngineError
 
 FloatArray = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.intp]
 
-_LIKELY = (1e-3, 1e-5)
-"""How probable tokens are, beside the likeliest, among which top-p's are looked for first."""
+_DEPTHS = (-4.0, -8.0, -12.0, -20.0, -math.inf)
+"""How deep below the likeliest token those lie among which others are looked for, one by one."""
+_FEW = 4096
 _STEPS, _N_STEPS = 8, 1024
 """How finely logits are told apart before they are sorted: by eighths, down to 128 below."""
 _BLOCK = 512
@@ -30,6 +32,8 @@ class Draw:
     """What is cut off before a token is drawn; ``temperature`` is above 0."""
 
     temperature: float
+    top_k: int = 0
+    """0 keeps all."""
     top_p: float = 1.0
     min_p: float = 0.0
     min_keep: int = 1
@@ -37,7 +41,7 @@ class Draw:
     @property
     def cuts(self) -> bool:
         """Whether anything is cut off."""
-        return self.top_p < 1 or self.min_p > 0
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
     def choose(self, logits: FloatArray, at: float) -> int:
         """The token that stands at ``at``, 0 to 1, of all probabilities. Writes over ``logits``.
@@ -49,21 +53,22 @@ class Draw:
         tokens, shares = self.kept(logits)
         return int(tokens[_index(np.cumsum(shares), at)])
 
-    def kept(self, logits: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    def kept(self, logits: FloatArray) -> tuple[Indices, npt.NDArray[np.float64]]:
         """The tokens that are not cut off, and what they are drawn by. Writes over ``logits``."""
         depths = np.subtract(logits, _highest(logits), out=logits)
+        top = _highest_of(depths, self.top_k) if 0 < self.top_k < len(depths) else None
+        if top is not None:
+            depths = depths[top]
         least = math.log(self.min_p) if self.min_p > 0 else -math.inf
         if self.top_p < 1:
-            tokens, depths = _nucleus(depths, self.top_p)
-            likely = depths >= least
-            tokens, depths = tokens[likely], depths[likely]
+            left = _nucleus(depths, self.top_p)
+            left = left[depths[left] >= least]
         else:
-            tokens = np.flatnonzero(depths >= least)
-            depths = depths[tokens]
-        if len(tokens) < self.min_keep:
-            tokens = np.argsort(-logits, kind="stable")[: self.min_keep]
-            depths = logits[tokens]
-        return tokens, np.exp(depths.astype(np.float64) / self.temperature)
+            left = np.flatnonzero(depths >= least)
+        if len(left) < self.min_keep:
+            left = np.argsort(-depths, kind="stable")[: self.min_keep]
+        shares = np.exp(depths[left].astype(np.float64) / self.temperature)
+        return left if top is None else top[left], shares
 
     def _of_all(self, logits: FloatArray, at: float) -> int:
         """A token of all, by its block first: a sum over everything takes longer."""
@@ -79,29 +84,39 @@ class Draw:
         return first + _index(within, (at * bounds[-1] - before) / within[-1])
 
 
-def _nucleus(depths: FloatArray, top_p: float) -> tuple[npt.NDArray[np.intp], FloatArray]:
-    """The fewest tokens that have ``top_p`` of all probability, and how deep each lies.
+def _highest_of(depths: FloatArray, n: int) -> Indices:
+    """The ``n`` highest logits. ``depths``: logits below the highest of all."""
+    for least in _DEPTHS:
+        if np.count_nonzero(depths >= least) >= n:
+            break
+    some = np.flatnonzero(depths >= least)
+    if len(some) > _FEW:
+        some = some[np.argpartition(-depths[some], n - 1)[:n]]
+    ordered: Indices = some[np.argsort(-depths[some], kind="stable")]
+    return ordered[:n]
 
-    ``depths``: logits below the highest. Tokens are counted out by how deep they lie, in steps;
-    only those of the step in which the sum is reached are sorted.
+
+def _nucleus(depths: FloatArray, top_p: float) -> Indices:
+    """The fewest tokens that have ``top_p`` of all probability.
+
+    Tokens are counted out by how deep they lie, in steps; only those of the step in which the sum
+    is reached are sorted.
     """
     shares = np.exp(depths)
     wanted = top_p * float(shares.sum(dtype=np.float64))
-    for least in (*_LIKELY, -1.0):
-        tokens = np.flatnonzero(shares > least)
+    for least in _DEPTHS[1:]:
+        tokens = np.flatnonzero(depths >= least)
         some = shares[tokens].astype(np.float64)
         if some.sum() >= wanted:
             break
-    depths = depths[tokens]
-    steps = np.minimum(depths * -_STEPS, _N_STEPS - 1).astype(np.intp)
+    steps = np.minimum(depths[tokens] * -_STEPS, _N_STEPS - 1).astype(np.intp)
     sums = np.cumsum(np.bincount(steps, some))
     last = int(np.searchsorted(sums, wanted, "left"))
     inside = np.flatnonzero(steps == last)
     inside = inside[np.argsort(-some[inside], kind="stable")]
     before = sums[last - 1] if last else 0.0
     n_inside = int(np.searchsorted(before + np.cumsum(some[inside]), wanted, "left")) + 1
-    kept = np.concatenate([np.flatnonzero(steps < last), inside[:n_inside]])
-    return tokens[kept], depths[kept]
+    return tokens[np.concatenate([np.flatnonzero(steps < last), inside[:n_inside]])]
 
 
 def _index(bounds: npt.NDArray[np.float64], at: float) -> int:

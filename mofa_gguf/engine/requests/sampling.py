@@ -220,10 +220,9 @@ def _without_chain(o: SamplingOptions, *, seed: int) -> Callable[[FloatArray], i
     if o.temperature <= 0:
         return most_likely
     special = o.mirostat or o.adaptive_target >= 0 or o.xtc_probability > 0 or o.dynatemp_range > 0
-    # Few are left of top-k, which llama.cpp is quick at.
-    if special or o.top_k > 0 or o.typical_p < 1 or o.top_n_sigma > 0:
+    if special or o.typical_p < 1 or o.top_n_sigma > 0:
         return None
-    draw = Draw(o.temperature, top_p=o.top_p, min_p=o.min_p, min_keep=o.min_keep)
+    draw = Draw(o.temperature, o.top_k, o.top_p, o.min_p, o.min_keep)
     return Drawer(draw, seed=seed)
 
 

@@ -63,6 +63,7 @@ def drawn(draw: Draw, values: list[float]) -> Counter[int]:
 @given(
     values=st.lists(st.integers(-40, 40).map(lambda n: n / 4), min_size=1, max_size=60),
     temperature=st.sampled_from([0.1, 0.7, 1.0, 1.8]),
+    top_k=st.sampled_from([0, 0, 1, 3, 20]),
     top_p=st.sampled_from([0.0, 0.3, 0.8, 0.95, 0.999, 1.0]),
     min_p=st.sampled_from([0.0, 0.02, 0.3, 1.0]),
     min_keep=st.sampled_from([1, 1, 3]),
@@ -71,22 +72,23 @@ def test_what_is_left_and_how_probable_is_what_the_chain_leaves(
     vocab: Vocab,
     values: list[float],
     temperature: float,
+    top_k: int,
     top_p: float,
     min_p: float,
     min_keep: int,
 ) -> None:
-    shares = sorted((math.exp(value) for value in values), reverse=True)
+    shares = sorted((math.exp(value) for value in values), reverse=True)[: top_k or None]
     sums = [each / sum(shares) for each in accumulate(shares)]
     assume(all(abs(each - top_p) > 1e-5 for each in sums))  # else rounding decides
     least = math.log(min_p) if min_p else NEVER
     assume(all(abs(value - max(values) - least) > 1e-5 for value in values if min_p < 1))
-    cuts = {"top_p": top_p, "min_p": min_p, "min_keep": min_keep}
+    cuts = {"top_k": top_k, "top_p": top_p, "min_p": min_p, "min_keep": min_keep}
     options = SamplingOptions(temperature=temperature, seed=1, **cuts)  # type: ignore[arg-type]
     theirs = of_the_chain(vocab, values, options)
     ours = probabilities(Draw(temperature, **cuts), values)  # type: ignore[arg-type]
     # Which of equally probable tokens are left is nobody's promise.
     assert sorted(ours.values()) == pytest.approx(sorted(theirs.values()), abs=2e-5)
-    if top_p == 1.0:
+    if top_p == 1.0 and not top_k:
         assert ours.keys() == theirs.keys()
 
 
@@ -104,7 +106,20 @@ def test_top_p_keeps_the_fewest_tokens_that_are_enough(values: list[float], top_
     assert sum(left[:-1]) <= top_p + 1e-5
 
 
-@pytest.mark.parametrize("draw", [Draw(1.0), Draw(0.5), Draw(2.0), Draw(1.3, 0.9), Draw(1, 1, 0.1)])
+@given(
+    n_tokens=st.integers(5000, 20000),
+    spread=st.sampled_from([0.1, 1.0, 8.0]),
+    top_k=st.integers(1, 99),
+)
+def test_top_k_of_many_are_the_highest(n_tokens: int, spread: float, top_k: int) -> None:
+    values = np.random.default_rng(top_k).permutation(n_tokens) * (-spread / n_tokens)
+    kept = probabilities(Draw(1.0, top_k), values.tolist())
+    assert set(kept) == set(np.argsort(-values)[:top_k].tolist())
+
+
+@pytest.mark.parametrize(
+    "draw", [Draw(1.0), Draw(0.5), Draw(2.0), Draw(1.3, 0, 0.9), Draw(1, 5), Draw(1, min_p=0.1)]
+)
 @pytest.mark.parametrize("n_tokens", [1, 7, 512, 513, 1500])
 def test_each_token_is_drawn_as_often_as_it_is_probable(draw: Draw, n_tokens: int) -> None:
     values = (3 * np.random.default_rng(n_tokens).standard_normal(n_tokens)).tolist()
@@ -115,7 +130,9 @@ def test_each_token_is_drawn_as_often_as_it_is_probable(draw: Draw, n_tokens: in
         assert abs(counts[token] - share * N_POINTS) < 1.01 + 1e-3 * N_POINTS * share, token
 
 
-@pytest.mark.parametrize("draw", [Draw(1.0), Draw(0.3), Draw(1.0, 0.9), Draw(1.0, 1.0, 0.01)])
+@pytest.mark.parametrize(
+    "draw", [Draw(1.0), Draw(0.3), Draw(1.0, top_p=0.9), Draw(1.0, 3), Draw(1.0, min_p=0.01)]
+)
 @pytest.mark.parametrize("at", [0.0, 1e-9, 0.5, 1 - 1e-9, LAST])
 def test_what_cannot_come_never_comes(draw: Draw, at: float) -> None:
     for n_tokens in (3, 600, 1600):
@@ -125,7 +142,7 @@ def test_what_cannot_come_never_comes(draw: Draw, at: float) -> None:
             assert draw.choose(as_logits(values), at) == allowed
 
 
-@pytest.mark.parametrize("draw", [Draw(1.0), Draw(0.5, 0.9), Draw(1.0, 1.0, 0.1)])
+@pytest.mark.parametrize("draw", [Draw(1.0), Draw(0.5, 20, 0.9), Draw(1.0, min_p=0.1)])
 @pytest.mark.parametrize("values", [[math.nan, 1.0], [NEVER, NEVER], [math.inf, 0.0]])
 def test_what_is_no_number_is_an_error(draw: Draw, values: list[float]) -> None:
     with pytest.raises(EngineError, match="computed no probabilities"):
@@ -147,8 +164,10 @@ PLAIN: dict[str, dict[str, Any]] = {
     "the most likely": {"temperature": 0},
     "everything": {},
     "top-p": {"top_p": 0.9},
+    "what models ask for": {"temperature": 0.7, "top_k": 20, "top_p": 0.8},
     "min-p and temperature": {"min_p": 0.05, "temperature": 0.6},
     "biases": {"logit_bias": {66: 5.0}},
+    "penalties": {"frequency_penalty": 0.5, "presence_penalty": 0.5, "repeat_penalty": 1.1},
 }
 
 
