@@ -92,8 +92,9 @@ def _highest_of(depths: FloatArray, n: int) -> Indices:
     some = np.flatnonzero(depths >= least)
     if len(some) > _FEW:
         some = some[np.argpartition(-depths[some], n - 1)[:n]]
-    ordered: Indices = some[np.argsort(-depths[some], kind="stable")]
-    return ordered[:n]
+    order = np.argsort(-depths[some], kind="stable")
+    highest: Indices = some[order[:n]]
+    return highest
 
 
 def _nucleus(depths: FloatArray, top_p: float) -> Indices:
@@ -116,7 +117,8 @@ def _nucleus(depths: FloatArray, top_p: float) -> Indices:
     inside = inside[np.argsort(-some[inside], kind="stable")]
     before = sums[last - 1] if last else 0.0
     n_inside = int(np.searchsorted(before + np.cumsum(some[inside]), wanted, "left")) + 1
-    return tokens[np.concatenate([np.flatnonzero(steps < last), inside[:n_inside]])]
+    kept: Indices = tokens[np.concatenate([np.flatnonzero(steps < last), inside[:n_inside]])]
+    return kept
 
 
 def _index(bounds: npt.NDArray[np.float64], at: float) -> int:
