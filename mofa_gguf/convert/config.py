@@ -59,13 +59,16 @@ class Config:
         self.path = path
         self._prefix = prefix
         self._spelling: dict[str, str] = {}
+        self._nulls_are_false = False
 
     def completed(self, defaults: Mapping[str, object], renamed: Mapping[str, str]) -> Config:
         """With ``defaults`` for what is absent, and ``renamed`` values under their common names.
 
-        A null is not absent. Errors name a value as the file does.
+        A null is not absent, and counts as false where true or false is asked for. Errors name a
+        value as the file does.
         """
         config = Config({**defaults, **self.values}, self.path, prefix=self._prefix)
+        config._nulls_are_false = True
         values = dict(config.values)
         for spelled, name in renamed.items():
             if spelled in self.values and name not in self.values:
@@ -82,6 +85,10 @@ class Config:
         return CheckpointError(
             self.path, f"{self._prefix}{self._spelling.get(name, name)} {problem}"
         )
+
+    def _is_null(self, names: tuple[str, ...]) -> bool:
+        """Whether a null stands for false, as it does to Python in a model's configuration."""
+        return self._nulls_are_false and any(name in self.values for name in names)
 
     def _find(self, names: tuple[str, ...]) -> tuple[str, object]:
         for name in names:
@@ -141,7 +148,7 @@ class Config:
         """True or false."""
         name, value = self._find(names)
         if value is None:
-            return default
+            return default and not self._is_null(names)
         if not isinstance(value, bool):
             raise self.fail(name, f"must be true or false, not {value!r:.60}")
         return value

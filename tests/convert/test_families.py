@@ -358,6 +358,16 @@ def test_without_modules_the_file_names_no_pooling(bert: Callable[..., Family]) 
     [
         (MODULES, None, "is missing"),
         (MODULES, {"pooling_mode_max_tokens": True}, "must be one of mean"),
+        (
+            MODULES,
+            {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True},
+            "by itself",
+        ),
+        (
+            MODULES,
+            {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True},
+            "by itself",
+        ),
         ([{"type": "Pooling", "path": "../elsewhere"}], None, "out of the folder"),
         ([*MODULES, {"type": "x.Dense", "path": "2"}], {"pooling_mode": "mean"}, "Dense"),
         ("Pooling", None, "no list"),

@@ -26,7 +26,17 @@ class Apertus(Decoder):
     activations = ("xielu",)
     default_epsilon = 1e-5
     takes_frequency_factors = takes_longrope = demands_head = True
-    defaults: ClassVar[Mapping[str, object]] = {"max_position_embeddings": 65_536}
+    defaults: ClassVar[Mapping[str, object]] = {
+        "max_position_embeddings": 65_536,
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "original_max_position_embeddings": 8192,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+        },
+        "rope_theta": 12_000_000.0,
+    }
     fixed: ClassVar[Mapping[str, object]] = {
         "attention_bias": False,
         "mlp_bias": False,

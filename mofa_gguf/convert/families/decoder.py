@@ -194,7 +194,9 @@ class Decoder(Family):
             )
         for name, value in self.fixed.items():
             found = self.config.values.get(name)
-            if found is not None and found != value:
+            # To Python a null is as good as false.
+            is_null = found is None and name in self.config.values and value is True
+            if is_null or (found is not None and found != value):
                 raise self.config.fail(
                     name, f"must be {json.dumps(value)} for llama.cpp, not {found!r:.60}"
                 )

@@ -16,6 +16,7 @@ import numpy as np
 from mofa_gguf.convert.families import register
 from mofa_gguf.convert.families.base import MAX_WIDTH, Dimensions, Rule, Traits
 from mofa_gguf.convert.families.decoder import EMBEDDINGS, OUTPUT, TWO_NORMS
+from mofa_gguf.convert.families.epsilons import share_epsilon
 from mofa_gguf.convert.families.parts import LAYER, matrix, norm
 from mofa_gguf.convert.families.routed import (
     ROUTED_MLP,
@@ -37,6 +38,8 @@ _LATENT_DEFAULTS: Mapping[str, object] = {
 }
 # Numbers of layers at which llama.cpp expects queries in one step (is_lite in deepseek2.cpp).
 _LITE_LAYERS = (26, 27)
+_LATENT_EPSILON = 1e-6
+"""Of the norms of latent vectors, whatever config.json says."""
 
 
 def _by_head(weights: Weights, dimensions: Dimensions) -> Weights:
@@ -136,6 +139,7 @@ class _Deepseek(RoutedDecoder):
         metadata.uint32(self.key("rope.dimension_count"), rotated)
         self._query_keys(metadata, dimensions)
         self._yarn_keys(metadata)
+        share_epsilon(self, _LATENT_EPSILON)
 
     def _query_keys(self, metadata: Metadata, dimensions: Dimensions) -> None:
         n_layers, n_vocab = dimensions["layers"], dimensions["vocab"]
@@ -155,6 +159,9 @@ class _Deepseek(RoutedDecoder):
         as its converter writes it) and can only leave the first at 1.
         """
         rope = self.rope
+        if rope.kind == "linear":
+            # llama.cpp takes YaRN's factor of the scores for whatever is stretched.
+            raise rope.settings.fail("rope_type", "must be default or yarn for llama.cpp")
         if rope.kind != "yarn":
             return
         if not math.isclose(rope.attention_factor, 1.0, rel_tol=1e-6):

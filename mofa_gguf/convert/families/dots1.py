@@ -19,7 +19,11 @@ class Dots1(RoutedDecoder):
 
     architecture = "dots1"
     demands_head = True
-    defaults: ClassVar[Mapping[str, object]] = {"moe_intermediate_size": 1408}
+    defaults: ClassVar[Mapping[str, object]] = {
+        "max_window_layers": 62,
+        "moe_intermediate_size": 1408,
+        "sliding_window": 4096,
+    }
     fixed: ClassVar[Mapping[str, object]] = {"attention_bias": False}
     rules = (
         *EMBEDDINGS,
@@ -40,5 +44,10 @@ class Dots1(RoutedDecoder):
             )
         self.write_normalized(metadata, default=False)
         types = self.config.values.get("layer_types")
-        if isinstance(types, list) and "sliding_attention" in types:
+        if types is None:
+            first = self.config.integer("max_window_layers", default=0, minimum=0)
+            has_windows = first < dimensions["layers"]
+        else:
+            has_windows = isinstance(types, list) and "sliding_attention" in types
+        if has_windows:
             self.warn_of_window()

@@ -18,6 +18,7 @@ class Ernie45(Decoder):
     defaults: ClassVar[Mapping[str, object]] = {
         "head_dim": 128,
         "max_position_embeddings": 131_072,
+        "num_key_value_heads": 2,
         "rope_theta": 500_000.0,
     }
     default_epsilon = 1e-5

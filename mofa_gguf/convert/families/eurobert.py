@@ -19,10 +19,7 @@ class EuroBert(Decoder):
     architecture = "eurobert"
     default_epsilon = 1e-5
     head_dim_is_width_by_heads = True
-    defaults: ClassVar[Mapping[str, object]] = {
-        "max_position_embeddings": 8192,
-        "rope_theta": 250_000.0,
-    }
+    defaults: ClassVar[Mapping[str, object]] = {"max_position_embeddings": 8192}
     fixed: ClassVar[Mapping[str, object]] = {"attention_bias": False, "mlp_bias": False}
     rules = (
         *EMBEDDINGS,
@@ -44,4 +41,7 @@ class EuroBert(Decoder):
     def hyperparameters(self, metadata: Metadata, dimensions: Dimensions) -> None:
         """A decoder's keys, and that it is none."""
         super().hyperparameters(metadata, dimensions)
+        if "rope_theta" not in self.config and "rope_theta" not in self.rope.settings:
+            # transformers assumes 10,000, and the published models have 250,000.
+            raise self.config.fail("rope_theta", "is missing, and there is no one default for it")
         metadata.boolean(self.key("attention.causal"), False)

@@ -28,7 +28,6 @@ class FalconH1(StateSpaces):
     """A small model's inputs go to both parts, whose outputs are added up."""
 
     architecture = "falcon-h1"
-    takes_frequency_factors = True
     default_epsilon = 1e-5
     defaults: ClassVar[Mapping[str, object]] = {
         "mamba_d_head": "auto",

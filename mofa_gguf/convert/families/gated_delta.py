@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from mofa_gguf.convert.families.base import MAX_WIDTH, Dimensions, Rule
 from mofa_gguf.convert.families.decoder import EMBEDDINGS, OUTPUT, Decoder
+from mofa_gguf.convert.families.epsilons import share_epsilon
 from mofa_gguf.convert.families.gemma import offset_norms
 from mofa_gguf.convert.families.layer_types import layer_types
 from mofa_gguf.convert.families.parts import LAYER, matrix, norm
@@ -21,6 +22,8 @@ from mofa_gguf.convert.metadata import Metadata
 ATTENTION, NET = f"{LAYER}.self_attn", f"{LAYER}.linear_attn"
 LINEAR, FULL = "linear_attention", "full_attention"
 _PERIOD = 4
+_NET_EPSILON = 1e-6
+"""Under the lengths of the nets' queries and keys, whatever config.json says."""
 
 FRAME = offset_norms(
     *EMBEDDINGS,
@@ -102,6 +105,7 @@ class GatedDelta(Decoder):
     def hyperparameters(self, metadata: Metadata, dimensions: Dimensions) -> None:
         """The decoder's keys, those of the nets, and which layers have them."""
         super().hyperparameters(metadata, dimensions)
+        share_epsilon(self, _NET_EPSILON)
         metadata.uint32(self.key("ssm.conv_kernel"), dimensions["kernel"])
         metadata.uint32(self.key("ssm.state_size"), dimensions["state"])
         metadata.uint32(self.key("ssm.group_count"), dimensions["key_heads"])

@@ -8,7 +8,7 @@ from typing import ClassVar
 from mofa_gguf.convert.config import Config
 from mofa_gguf.convert.families import register
 from mofa_gguf.convert.families.base import Dimensions
-from mofa_gguf.convert.families.decoder import EMBEDDINGS, GATED_MLP, OUTPUT
+from mofa_gguf.convert.families.decoder import EMBEDDINGS, GATED_MLP, OUTPUT, Decoder
 from mofa_gguf.convert.families.gemma import GEMMA_FIXED, offset_norms
 from mofa_gguf.convert.families.gemma2 import FOUR_NORMS, WindowedGemma
 from mofa_gguf.convert.families.parts import LAYER, attention, norm
@@ -28,6 +28,20 @@ def local_theta(config: Config) -> float:
     if sliding.string("rope_type", default="default") != "default":
         raise sliding.fail("rope_type", "must be default for llama.cpp")
     return sliding.number("rope_theta", default=base, minimum=1e-6)
+
+
+def refuse_attention_factor(family: Decoder, metadata: Metadata) -> None:
+    """Raises CheckpointError for a factor that the layers with a window must not have.
+
+    YaRN's own factor llama.cpp leaves out where nothing is stretched; any other it takes for all.
+    """
+    factor = metadata.get(family.key("rope.scaling.attn_factor"))
+    if factor is not None and family.rope.kind == "yarn":
+        raise family.config.fail(
+            "rope_parameters",
+            "ask for an attention factor other than yarn's own, which llama.cpp would apply to "
+            "the layers with a window too",
+        )
 
 
 @register("Gemma3ForCausalLM")
@@ -69,6 +83,7 @@ class Gemma3(WindowedGemma):
         """The keys of windowed Gemmas, the other rope and the cap."""
         super().hyperparameters(metadata, dimensions)
         metadata.float32(self.key("rope.freq_base_swa"), local_theta(self.config))
+        refuse_attention_factor(self, metadata)
         cap = self.config.number("final_logit_softcapping", default=0.0, minimum=0.0)
         if cap:
             metadata.float32(self.key("final_logit_softcapping"), cap)
@@ -76,4 +91,6 @@ class Gemma3(WindowedGemma):
 
 @register("Gemma3ForConditionalGeneration")
 class MultimodalGemma3(TextPart, Gemma3):
-    """The language model of a checkpoint that sees too."""
+    """The language model of a checkpoint that sees too; transformers caps no logits of it."""
+
+    fixed: ClassVar[Mapping[str, object]] = {**Gemma3.fixed, "final_logit_softcapping": None}

@@ -20,7 +20,7 @@ from mofa_gguf.convert.families import register
 from mofa_gguf.convert.families.base import Dimensions, NamedWeights, Rule
 from mofa_gguf.convert.families.decoder import EMBEDDINGS, GATED_MLP, OUTPUT, Decoder
 from mofa_gguf.convert.families.gemma2 import FOUR_NORMS
-from mofa_gguf.convert.families.gemma3 import local_theta
+from mofa_gguf.convert.families.gemma3 import local_theta, refuse_attention_factor
 from mofa_gguf.convert.families.parts import LAYER, matrix, norm
 from mofa_gguf.convert.families.rope import Rope, read_rope
 from mofa_gguf.convert.families.routed import of_kind
@@ -186,6 +186,7 @@ class Gemma3n(Decoder):
         if shared and layers[_LAYERS_WITH_KEYS - 2 : _LAYERS_WITH_KEYS] != [True, False]:
             raise self.config.fail("layer_types", "must end the layers with keys as llama.cpp does")
         metadata.float32(self.key("rope.freq_base_swa"), local_theta(self.config))
+        refuse_attention_factor(self, metadata)
         metadata.uint32(self.key("attention.sliding_window"), self.config.integer("sliding_window"))
         metadata.booleans(self.key("attention.sliding_window_pattern"), layers)
         metadata.uint32(self.key("attention.shared_kv_layers"), shared)

@@ -204,9 +204,9 @@ class Gemma4(Decoder):
             metadata.uint32(self.key("expert_used_count"), dimensions["experts_used"])
             metadata.uint32(self.key("expert_feed_forward_length"), dimensions["ff_exp"])
         self._rope_keys(metadata, dimensions)
+        # Without the key llama.cpp takes 30; 0 stands for none.
         cap = self.config.number("final_logit_softcapping", default=0.0, minimum=0.0)
-        if cap:
-            metadata.float32(self.key("final_logit_softcapping"), cap)
+        metadata.float32(self.key("final_logit_softcapping"), cap)
 
     def _rope_keys(self, metadata: Metadata, dimensions: Dimensions) -> None:
         metadata.float32(self.key("rope.freq_base_swa"), local_theta(self.config))

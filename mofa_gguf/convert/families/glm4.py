@@ -18,6 +18,7 @@ class Glm4(Decoder):
     architecture = "glm4"
     defaults: ClassVar[Mapping[str, object]] = {
         "head_dim": 128,
+        "num_key_value_heads": 2,
         "partial_rotary_factor": 0.5,
         "attention_bias": True,
         "max_position_embeddings": 131_072,

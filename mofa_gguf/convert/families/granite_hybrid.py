@@ -97,6 +97,7 @@ class _Hybrid(StateSpaces):
     """State spaces in most layers."""
 
     architecture = "granitehybrid"
+    takes_longrope = False
 
     def dimensions(self) -> Dimensions:
         """The decoder's, and those of the state spaces."""

@@ -98,6 +98,9 @@ class Jamba(ExpertDecoder):
         sizes = super().dimensions()
         embd = sizes["embd"]
         inner = config.integer("mamba_expand", default=2, maximum=16) * embd
+        if inner != 2 * embd:
+            # llama.cpp ends the process then.
+            raise config.fail("mamba_expand", "must be 2 for llama.cpp")
         state = config.integer("mamba_d_state", default=16, maximum=MAX_WIDTH)
         step = -(-embd // 16)
         if config.values.get("mamba_dt_rank") != "auto":

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from mofa_gguf.convert.families import register
-from mofa_gguf.convert.families.base import Dimensions, Rule, Traits
+from mofa_gguf.convert.families.base import MAX_WIDTH, Dimensions, Rule, Traits
 from mofa_gguf.convert.families.decoder import EMBEDDINGS, HEAD, Decoder
 from mofa_gguf.convert.families.experts import ExpertDecoder, fused_experts, single_experts
 from mofa_gguf.convert.families.layer_types import layer_types
@@ -129,6 +129,8 @@ class Lfm2(_Lfm2):
                 factor = config.number("block_ffn_dim_multiplier", default=1.0, minimum=1e-3)
                 step = config.integer("block_multiple_of", default=256)
                 width = step * -(-int(factor * width) // step)
+        if not 1 <= width <= MAX_WIDTH:
+            raise config.fail("intermediate_size", f"makes the feed-forward {width} wide")
         return width
 
 

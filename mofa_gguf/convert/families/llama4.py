@@ -97,6 +97,9 @@ class Llama4(ExpertDecoder):
 
     def _check_layers(self, n_layers: int) -> None:
         """Raises CheckpointError for other layers than llama.cpp has built in."""
+        if n_layers < _STEP:
+            # Without a layer that attends to all, llama.cpp ends the process.
+            raise self.config.fail("num_hidden_layers", f"must be at least {_STEP} for llama.cpp")
         rotated = [int((i + 1) % _STEP != 0) for i in range(n_layers)]
         expected: dict[str, list[object]] = {
             "no_rope_layers": [*rotated],
@@ -115,12 +118,17 @@ class Llama4(ExpertDecoder):
             raise self.config.fail("attention_chunk_size", f"must be {_CHUNK} for llama.cpp")
 
     def _warn_of_temperature(self) -> None:
-        """Tell where llama.cpp scales the queries of long texts otherwise."""
+        """Tell where llama.cpp scales the queries of long texts otherwise.
+
+        Raises CheckpointError where it is not only those of long texts.
+        """
         # Published configurations have numbers here, which mean true.
         tuned = bool(self.config.values.get("attn_temperature_tuning", True))
         scales = {
             name: self.config.number(name, default=_TEMPERATURE[name]) for name in _TEMPERATURE
         }
+        if tuned and scales["floor_scale"] < min(_CHUNK, self.n_context):
+            raise self.config.fail("floor_scale", f"must be {_CHUNK} for llama.cpp")
         if self.n_context > _CHUNK and not (tuned and scales == _TEMPERATURE):
             self.warnings.append(
                 f"llama.cpp scales the queries from token {_CHUNK} on in its own way: longer texts "

@@ -18,6 +18,7 @@ from mofa_gguf.convert.families.base import (
     Traits,
 )
 from mofa_gguf.convert.families.decoder import Decoder
+from mofa_gguf.convert.families.epsilons import share_epsilon
 from mofa_gguf.convert.families.parts import norm
 from mofa_gguf.convert.families.selective import selective_mixer, write_without_heads
 from mofa_gguf.convert.metadata import Metadata
@@ -92,15 +93,9 @@ class FalconMamba(Mamba):
     """Mamba with norms without weights inside."""
 
     norms_inside = True
-    tied_by_default = False
 
     def hyperparameters(self, metadata: Metadata, dimensions: Dimensions) -> None:
         """Mamba's keys; llama.cpp has one epsilon for all norms."""
         super().hyperparameters(metadata, dimensions)
-        outside = self.config.number(*self.epsilon_names, default=self.default_epsilon)
-        inside = self.config.number("mixer_rms_eps", default=1e-6)
-        if inside != outside:
-            self.warnings.append(
-                f"the norms inside have the epsilon {inside:g}, and llama.cpp takes {outside:g} "
-                "for all: very small values come out slightly different"
-            )
+        inside = self.config.number("mixer_rms_eps", default=1e-6, minimum=0)
+        share_epsilon(self, inside, name="mixer_rms_eps")

@@ -31,6 +31,7 @@ class MiniMaxM2(ExpertDecoder):
         "num_experts_per_tok": 8,
         "num_key_value_heads": 8,
         "num_local_experts": 256,
+        "rope_theta": 5_000_000.0,
     }
     fixed: ClassVar[Mapping[str, object]] = {
         "qk_norm_type": "per_layer",

@@ -21,6 +21,15 @@ class Ministral3(Llama):
     defaults: ClassVar[Mapping[str, object]] = {
         "head_dim": 128,
         "max_position_embeddings": 262_144,
+        "rope_scaling": {
+            "rope_type": "yarn",
+            "factor": 16.0,
+            "original_max_position_embeddings": 16_384,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "llama_4_scaling_beta": 0.1,
+        },
+        "rope_theta": 1_000_000.0,
     }
     default_epsilon = 1e-5
 

@@ -27,6 +27,7 @@ _FIXED: Mapping[str, object] = {
     "qkv_proj_bias": False,
     "rotary_emb_fraction": 1.0,
     "rotary_emb_interleaved": False,
+    "rotary_emb_scale_base": None,
     "use_rms_norm": False,
 }
 
@@ -84,10 +85,10 @@ class NomicBert(Bert):
         metadata.float32(self.key("rope.freq_base"), self._theta())
 
     def _theta(self) -> float:
-        settings = self.config.section("rope_parameters")
+        settings = self.config.section("rope_parameters", "rope_scaling")
         default = self.config.number("rotary_emb_base", "rope_theta", default=1000.0, minimum=1e-6)
         if settings is None:
             return default
-        if settings.string("rope_type", default="default") != "default":
+        if settings.string("rope_type", "type", default="default") != "default":
             raise settings.fail("rope_type", "must be default for this architecture")
         return settings.number("rope_theta", default=default, minimum=1e-6)

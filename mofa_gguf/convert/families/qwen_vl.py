@@ -14,6 +14,7 @@ from typing import ClassVar
 from mofa_gguf.convert.families import register
 from mofa_gguf.convert.families.base import Dimensions
 from mofa_gguf.convert.families.decoder import Decoder
+from mofa_gguf.convert.families.epsilons import outer_epsilon
 from mofa_gguf.convert.families.experts import TRANSPOSED, transposed_experts
 from mofa_gguf.convert.families.parts import LAYER
 from mofa_gguf.convert.families.qwen2 import Qwen2
@@ -52,6 +53,11 @@ class Qwen2Vl(Sectioned, TextPart, Qwen2):
         "max_position_embeddings": 32_768,
         "rope_theta": 1_000_000.0,
     }
+
+    def hyperparameters(self, metadata: Metadata, dimensions: Dimensions) -> None:
+        """The keys above; an epsilon so small that llama.cpp may do without it."""
+        super().hyperparameters(metadata, dimensions)
+        outer_epsilon(self)
 
 
 class _Pictures(Sectioned, TextPart):

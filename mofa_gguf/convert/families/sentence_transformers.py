@@ -85,8 +85,18 @@ def _folders(checkpoint: Checkpoint, *, takes_dense: bool) -> tuple[str | None, 
 
 
 def _pooling_type(settings: Config) -> int:
-    named = settings.string("pooling_mode", default="")
-    for name, (flag, number) in _POOLING.items():
-        if named == name or settings.boolean(flag, default=False):
-            return number
-    raise CheckpointError(settings.path, f"the pooling must be one of {', '.join(_POOLING)}")
+    """The one way in which vectors are pooled.
+
+    Those of several flags sentence-transformers puts one behind the other, which llama.cpp cannot.
+    """
+    flags = {flag: name for name, (flag, _) in _POOLING.items()}
+    found = settings.string("pooling_mode", default="")
+    if not found:
+        names = [name for name in settings.values if name.startswith("pooling_mode_")]
+        chosen = [name for name in names if settings.boolean(name, default=False)]
+        found = flags.get(chosen[0], "") if len(chosen) == 1 else ""
+    if found not in _POOLING:
+        raise CheckpointError(
+            settings.path, f"the pooling must be one of {', '.join(_POOLING)}, by itself"
+        )
+    return _POOLING[found][1]

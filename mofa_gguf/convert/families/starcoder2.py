@@ -17,7 +17,10 @@ class Starcoder2(Decoder):
     """Norms that shift too, biases everywhere and a feed-forward without gate."""
 
     architecture = "starcoder2"
-    defaults: ClassVar[Mapping[str, object]] = {"max_position_embeddings": 4096}
+    defaults: ClassVar[Mapping[str, object]] = {
+        "max_position_embeddings": 4096,
+        "num_key_value_heads": 2,
+    }
     activations = ("gelu_pytorch_tanh", "gelu_new")
     fixed: ClassVar[Mapping[str, object]] = {"use_bias": True}
     centred_norms = tied_by_default = head_dim_is_width_by_heads = True
