@@ -9,7 +9,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -45,16 +46,6 @@ class _ReportingGroup(TyperGroup):
             return super().invoke(ctx)
 
 
-app = typer.Typer(
-    name="mofa-gguf",
-    cls=_ReportingGroup,
-    help="A local language model inside a MoFA agent's own process.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         from mofa_gguf import __version__
@@ -63,7 +54,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show what the library and llama.cpp log.")
@@ -79,7 +69,7 @@ def _options(
     set_up_logging(verbose=verbose)
 
 
-for _module in (
+_COMMANDS: tuple[ModuleType, ...] = (
     demo,
     convert,
     quantize,
@@ -96,8 +86,31 @@ for _module in (
     providers,
     doctor,
     worker,
-):
-    app.command(_module.NAME, epilog=f"Example: {EXAMPLES[_module.NAME]}")(_module.run)
+)
+
+
+def _app_of(commands: Iterable[ModuleType]) -> typer.Typer:
+    made = typer.Typer(
+        name="mofa-gguf",
+        cls=_ReportingGroup,
+        help="A local language model inside a MoFA agent's own process.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(_options)
+    for module in commands:
+        made.command(module.NAME, epilog=f"Example: {EXAMPLES[module.NAME]}")(module.run)
+    return made
+
+
+app = _app_of(_COMMANDS)
+
+
+def _app_for(arguments: Sequence[str]) -> typer.Typer:
+    """What a line needs: typer reads the parameters of every command that it is given."""
+    asked = [module for module in _COMMANDS if list(arguments[:1]) == [module.NAME]]
+    return _app_of(asked) if asked else app
 
 
 _ALLOCATIONS_A_COLLECTION = 300_000
@@ -123,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
-        app(args=list(arguments), prog_name="mofa-gguf")
+        _app_for(arguments)(args=list(arguments), prog_name="mofa-gguf")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from mofa_gguf.convert.checkpoint import inside
 from mofa_gguf.convert.errors import CheckpointError
 from mofa_gguf.convert.metadata import Metadata
@@ -62,6 +60,8 @@ def read_model_card(folder: Path) -> ModelCard:
     match = _FRONT_MATTER.match(text)
     if match is None:
         return ModelCard(Metadata())
+    import yaml  # a hundredth of a second that folders without a card do without
+
     try:
         values = yaml.safe_load(match[1])
     except (yaml.YAMLError, RecursionError, ValueError) as error:

@@ -23,8 +23,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-from filelock import FileLock, Timeout
-
 from mofa_gguf.store.errors import CacheUnavailable
 from mofa_gguf.store.fingerprint import fingerprint
 from mofa_gguf.store.folders import make_folder
@@ -91,6 +89,8 @@ class ConversionCache:
 
     @contextmanager
     def _locked(self, key: str, target: Path) -> Iterator[None]:
+        from filelock import FileLock, Timeout
+
         lock = FileLock(target.parent / f"{key}.lock")
         try:
             try:
@@ -136,6 +136,8 @@ def remove_stale(folder: Path, *, own_key: str | None = None) -> list[Path]:
 
     ``own_key`` is the key whose lock the caller holds.
     """
+    from filelock import FileLock, Timeout
+
     removed = []
     for partial in folder.glob(f"{_PARTIAL}*"):
         key = partial.name.removeprefix(_PARTIAL).split("-", 1)[0]

@@ -47,6 +47,18 @@ def test_every_command_has_help_with_an_example_that_it_takes(run: Run, name: st
     typer.main.get_command(app).commands[name].make_context(name, arguments)
 
 
+@pytest.mark.parametrize("arguments", [["--no-such-option"], ["nothing"], ["-v", "nothing"]])
+def test_a_line_that_begins_with_no_command_is_answered_as_by_the_whole_app(
+    run: Run, arguments: list[str]
+) -> None:
+    assert run(*arguments).code == 2
+
+
+def test_options_may_stand_in_front_of_the_command(run: Run) -> None:
+    for name in COMMANDS:
+        assert run("-v", name, "-h").out == run(name, "-h").out
+
+
 def test_help_shows_what_stands_in_brackets(run: Run) -> None:
     assert "pip install 'mofa-gguf[serve]'" in run("serve", "-h").out
 

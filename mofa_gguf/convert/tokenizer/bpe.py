@@ -16,8 +16,8 @@ def read_byte_level_bpe(source: TokenizerJson, *, n_vocab: int) -> KindVocabular
         if source.model.get(feature):
             raise source.broken(f"BPE with {feature} cannot be expressed in a GGUF file")
     table = TokenTable(n_vocab, added=(token.id for token in source.added))
-    for text, token in source.vocabulary_mapping().items():
-        table.place(token, text, TokenType.NORMAL)
+    vocabulary = source.vocabulary_mapping()
+    table.place_all(zip(vocabulary.values(), vocabulary, strict=True), TokenType.NORMAL)
     place_added(table, source.added)
     merges = [f"{_spaceless(a)} {_spaceless(b)}" for a, b in source.merges()]
     lists = table.finish()

@@ -147,9 +147,9 @@ def complete_for_kind(
     Raises TokenizerError for a WordPiece tokenizer that does not put one token before and one
     behind a text: llama.cpp always does, and ends the process when it has no ids for them.
     """
-    unknown = [i for i, kind in enumerate(tables.lists.types) if kind == TokenType.UNKNOWN]
-    if unknown and tables.kind != "bpe":
-        tokens.ids["unk"] = unknown[0]
+    types = tables.lists.types
+    if tables.kind != "bpe" and TokenType.UNKNOWN in types:
+        tokens.ids["unk"] = types.index(TokenType.UNKNOWN)
     if tables.kind == "wordpiece":
         if surroundings is None or not surroundings[0] or not surroundings[1]:
             raise TokenizerError(

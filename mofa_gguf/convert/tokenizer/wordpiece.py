@@ -25,13 +25,14 @@ def read_wordpiece(source: TokenizerJson, *, n_vocab: int) -> KindVocabulary:
     vocabulary = source.vocabulary_mapping()
     if unknown not in vocabulary:
         raise source.broken(f"the unknown token {unknown!r} is not in the vocabulary")
-    for text, token in vocabulary.items():
-        if text == unknown:
-            table.place(token, text, TokenType.UNKNOWN)
-        elif token not in added:
-            plain = text.startswith(prefix)
-            stored = text[len(prefix) :] if plain else _PHANTOM_SPACE + text
-            table.place(token, stored, TokenType.NORMAL)
+    n_prefix = len(prefix)
+    pieces = (
+        (token, text[n_prefix:] if text.startswith(prefix) else _PHANTOM_SPACE + text)
+        for text, token in vocabulary.items()
+        if text != unknown and token not in added
+    )
+    table.place_all(pieces, TokenType.NORMAL)
+    table.place(vocabulary[unknown], unknown, TokenType.UNKNOWN)
     for token, entry in added.items():
         if entry.content != unknown:
             table.place(token, entry.content, token_type(entry))
