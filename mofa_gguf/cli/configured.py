@@ -134,7 +134,7 @@ def _taking(outlook: Outlook) -> str:
         f"{size(n_bytes[share.device])} of {size(share.available)} on {share.device}"
         for share in (planned.host, *planned.devices)
     )
-    detail = f"{takes}; {planned.n_ctx} tokens of context"
+    detail = f"{takes}; {outlook.context}"
     if outlook.whole.draft is not None:
         detail += ", with its draft model"
     if planned.devices:

@@ -78,6 +78,8 @@ def gguf_facts(header: GGUFHeader) -> dict[str, Any]:
     """What a header says, as plain values; absent facts are left out."""
     from collections import Counter
 
+    from mofa_gguf.provider.longest import longest_text
+
     n_bytes: Counter[str] = Counter()
     for tensor in header.tensors:
         n_bytes[tensor.type.name] += tensor.n_bytes
@@ -95,6 +97,7 @@ def gguf_facts(header: GGUFHeader) -> dict[str, Any]:
         "tensor_types": dict(n_bytes.most_common()),
         "n_tensors": len(header.tensors),
         "context_length": header.hyperparameter("context_length"),
+        "n_longest": longest_text(header),
         "n_layers": header.hyperparameter("block_count"),
         "embedding_length": header.hyperparameter("embedding_length"),
         "n_heads": header.hyperparameter("attention.head_count"),
@@ -123,6 +126,10 @@ def _shown(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("parameters", f"{count(facts['n_parameters'])} in {facts['n_tensors']} tensors"),
         ("weights", f"{types}; {facts['bits_per_weight']} bits a weight"),
         ("context", f"{facts['context_length']} tokens" if "context_length" in facts else ""),
+        (
+            "to embed",
+            f"texts of up to {facts['n_longest']} tokens" if "n_longest" in facts else "",
+        ),
         (
             "shape",
             f"{facts.get('n_layers', '?')} layers, width {facts.get('embedding_length', '?')}, "

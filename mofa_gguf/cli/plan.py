@@ -81,10 +81,8 @@ def _print(outlook: Outlook) -> None:
     plan = load.plan
     show(out, _table(outlook))
     out.print()
-    out.print(
-        f"context {plan.n_ctx} tokens, KV cache {plan.type_k}/{plan.type_v}, "
-        f"{plan.n_gpu_layers} of {plan.n_total} layers offloaded"
-    )
+    cache = f"KV cache {plan.type_k}/{plan.type_v}, " if outlook.n_longest is None else ""
+    out.print(f"{outlook.context}, {cache}{plan.n_gpu_layers} of {plan.n_total} layers offloaded")
     for reason in (*plan.reasons, *_notes(outlook)):
         out.print(f"- {reason}", markup=False)
     for each in outlook.whole.loads:

@@ -24,11 +24,21 @@ class Outlook:
     """Files that read images or sound (mmproj) in the model's folder."""
     has_template: bool = True
     """Whether conversations have a form of their own, or need none."""
+    n_longest: int | None = None
+    """Most tokens of a text to embed, where embedding is all that the model does."""
 
     @property
     def target(self) -> LoadPlan:
         """The plan of the model itself."""
         return self.whole.target
+
+    @property
+    def context(self) -> str:
+        """How much text the model takes, in words."""
+        n_tokens = self.target.plan.n_ctx
+        if self.n_longest is None:
+            return f"{n_tokens} tokens of context"
+        return f"texts of up to {self.n_longest} tokens to embed, {n_tokens} tokens at a time"
 
     def rows(self) -> list[tuple[Share, str]]:
         """Everything that takes memory of a device, with what it is."""
@@ -56,6 +66,7 @@ class Outlook:
             }
         told["prefix_bytes"] = self.target.prefix_bytes
         told["has_template"] = self.has_template
+        told["n_longest"] = self.n_longest
         told["unused"] = [str(path) for path in self.unused]
         return told
 
@@ -71,6 +82,7 @@ def plan_for(config: GGUFConfig) -> Outlook:
     from mofa_gguf.engine.files.header import read_header
     from mofa_gguf.engine.planning.whole import plan_ahead
     from mofa_gguf.provider.loaded import template_source
+    from mofa_gguf.provider.longest import longest_text
     from mofa_gguf.store import verdict_folder
 
     path = _find(config.model, config)
@@ -87,6 +99,7 @@ def plan_for(config: GGUFConfig) -> Outlook:
         whole,
         unused=tuple(sorted(path.parent.glob("*mmproj*.gguf"))),
         has_template=templated or whole.target.embedding is None,
+        n_longest=longest_text(header, n_batch=options.n_embedding_batch),
     )
 
 

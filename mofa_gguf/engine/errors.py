@@ -15,6 +15,7 @@
     ├── DecodeFailed           llama.cpp could not compute a batch (``status``)
     │   └── DeviceLost         a worker with layers of the model went away (``servers``)
     └── EngineClosed           the engine was closed while, or before, the request ran
+        └── VocabClosed        a vocabulary is asked whose file was closed (``path``)
 
 The engine knows nothing of MoFA's contract: ``provider`` turns these into its errors.
 """
@@ -143,3 +144,11 @@ class EngineClosed(EngineError):
 
     def __init__(self, message: str = "the engine is closed") -> None:
         super().__init__(message)
+
+
+class VocabClosed(EngineClosed):
+    """A vocabulary was used after the file that it belongs to was closed."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(f"the vocabulary of {path} was closed; open the file again to use it")
+        self.path = Path(path)

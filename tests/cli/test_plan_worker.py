@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mofa_gguf.engine.engine import Engine
 from mofa_gguf.engine.files.header import read_header
 from mofa_gguf.engine.machine import rpc
 from mofa_gguf.engine.machine.memory import HostMemory, Room
@@ -177,3 +178,24 @@ def test_a_worker_is_started_as_asked(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert run("worker", "--port", "6000", "--threads", "3").code == 0
     assert signal.getsignal(signal.SIGINT) is before
     assert started == [(("127.0.0.1", 6000), {"n_threads": 3, "allow_public": False})]
+
+
+@pytest.mark.parametrize(("stated", "n_longest"), [(None, 512), (256, 256)])
+def test_every_command_says_the_same_of_the_texts_that_a_model_embeds(
+    run: Run, tmp_path: Path, stated: int | None, n_longest: int
+) -> None:
+    """Its positions, and what it was trained on; the batch only says how many at a time."""
+    metadata: dict[str, object] = {"llama.attention.causal": False, "llama.pooling_type": 1}
+    if stated is not None:
+        metadata["mofa_gguf.max_sequence_length"] = stated
+    path = write_tiny_llama(tmp_path / "e.gguf", TinyLlama(n_ctx=512, metadata=metadata))
+    words = f"texts of up to {n_longest} tokens"
+    planned = run("plan", str(path))
+    assert f"{words} to embed, 2048 tokens at a time, 0 of" in planned.out
+    assert "KV cache f16" not in planned.out
+    assert words in run("inspect", str(path)).out
+    engine = Engine.load(path, EngineOptions(n_threads=1))
+    try:
+        assert engine.n_ctx == n_longest
+    finally:
+        engine.close()

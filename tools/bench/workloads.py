@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from tools.bench.model import Shape
 from tools.bench.roads import Outcome, Road
 
+PROMPT, ANSWER = 16, 64
+"""Tokens of one stream."""
 FIRST_WORD, LAST_WORD = 300, Shape().n_vocab
 
 
@@ -37,8 +39,8 @@ def at_once(
 
 
 def one_stream(road: Road, rng: random.Random) -> tuple[float, list[Outcome]]:
-    """a. One stream of 64 tokens after a short prompt."""
-    return at_once(road, [text(rng, 16)], 64)
+    """a. One stream of ``ANSWER`` tokens after a short prompt."""
+    return at_once(road, [text(rng, PROMPT)], ANSWER)
 
 
 def agents(road: Road, rng: random.Random) -> tuple[float, list[Outcome]]:

@@ -193,6 +193,7 @@ class Model:
         """Free the weights; may be called twice."""
         with self._lock:
             if self._handle:
+                self.vocab.close()
                 llama().llama_model_free(self._handle)
                 self._handle = None
                 if self.reservation is not None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mofa_gguf.engine.errors import EngineError
+from mofa_gguf.engine.errors import EngineError, VocabClosed
 from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.tokens.exact import ExactTokenizer, exact_tokenizer
 from mofa_gguf.engine.tokens.spellings import TokenMemo, chunks, pattern_of
@@ -39,7 +39,7 @@ class Vocab:
         metadata: Mapping[str, Any] | None = None,
         path: Path | str = "",
     ) -> None:
-        self._pointer = pointer
+        self._open_pointer: Any | None = pointer
         self._owner = owner
         self._llama = llama()
         self.n_tokens: int = self._llama.llama_vocab_n_tokens(pointer)
@@ -75,8 +75,26 @@ class Vocab:
 
     @property
     def pointer(self) -> Any:
-        """``const llama_vocab *``, for calls into llama.cpp."""
-        return self._pointer
+        """``const llama_vocab *``, for calls into llama.cpp.
+
+        Every call asks for it here, so that none reaches memory that llama.cpp has freed. Raises
+        VocabClosed after :meth:`close`.
+        """
+        pointer = self._open_pointer
+        if pointer is None:
+            raise VocabClosed(self._path)
+        return pointer
+
+    def close(self) -> None:
+        """The owner's word that it frees the vocabulary; may be called twice.
+
+        From here on whatever asks llama.cpp raises VocabClosed, and so does what would have been
+        remembered. No other thread may be within a call.
+        """
+        self._open_pointer = None
+        self._memo = TokenMemo()
+        for pieces in self._pieces.values():
+            pieces.clear()
 
     def tokenize(
         self,
@@ -157,7 +175,7 @@ class Vocab:
         for _ in range(2):
             buffer = (self._llama.llama_token * capacity)()
             n = self._llama.llama_tokenize(
-                self._pointer, data, len(data), buffer, capacity, add_special, parse_special
+                self.pointer, data, len(data), buffer, capacity, add_special, parse_special
             )
             if n >= 0:
                 return list(buffer[:n])
@@ -181,7 +199,7 @@ class Vocab:
             buffer = ctypes.create_string_buffer(_BUFFER)
         for _ in range(2):
             size = len(buffer)
-            n = self._llama.llama_token_to_piece(self._pointer, token, buffer, size, 0, special)
+            n = self._llama.llama_token_to_piece(self.pointer, token, buffer, size, 0, special)
             if n >= 0:
                 piece: bytes = buffer.raw[:n]
                 self._buffers.append(buffer)
@@ -198,7 +216,7 @@ class Vocab:
         for _ in range(2):
             buffer = ctypes.create_string_buffer(capacity)
             n = self._llama.llama_detokenize(
-                self._pointer,
+                self.pointer,
                 array,
                 len(tokens),
                 buffer,
@@ -213,16 +231,16 @@ class Vocab:
 
     def text(self, token: int) -> str:
         """The token's entry in the vocabulary, as it is stored there."""
-        raw: bytes = self._llama.llama_vocab_get_text(self._pointer, token)
+        raw: bytes = self._llama.llama_vocab_get_text(self.pointer, token)
         return raw.decode("utf-8", errors="replace")
 
     def is_eog(self, token: int) -> bool:
         """Whether llama.cpp takes the token for an end of generation."""
-        return bool(self._llama.llama_vocab_is_eog(self._pointer, token))
+        return bool(self._llama.llama_vocab_is_eog(self.pointer, token))
 
     def is_control(self, token: int) -> bool:
         """Whether the token is a control token (no text of its own)."""
-        return bool(self._llama.llama_vocab_is_control(self._pointer, token))
+        return bool(self._llama.llama_vocab_is_control(self.pointer, token))
 
     def control_texts(self) -> list[str]:
         """The spellings of all control tokens."""
@@ -232,9 +250,7 @@ class Vocab:
         """The spellings of all user-defined tokens."""
         attribute = self._llama.llama_vocab_get_attr
         return [
-            self.text(i)
-            for i in range(self.n_tokens)
-            if attribute(self._pointer, i) & _USER_DEFINED
+            self.text(i) for i in range(self.n_tokens) if attribute(self.pointer, i) & _USER_DEFINED
         ]
 
     def tag_texts(self) -> list[str]:
@@ -246,7 +262,7 @@ class Vocab:
     def suppressed(self) -> list[int]:
         """Tokens that the model's file says must never be generated."""
         n_tokens = ctypes.c_int32()
-        found = self._llama.llama_vocab_get_suppress_tokens(self._pointer, ctypes.byref(n_tokens))
+        found = self._llama.llama_vocab_get_suppress_tokens(self.pointer, ctypes.byref(n_tokens))
         return list(found[: n_tokens.value]) if found else []
 
     def _optional(self, token: int) -> int | None:
@@ -255,17 +271,17 @@ class Vocab:
     @property
     def bos(self) -> int | None:
         """Id of the beginning-of-sequence token, if there is one."""
-        return self._optional(self._llama.llama_vocab_bos(self._pointer))
+        return self._optional(self._llama.llama_vocab_bos(self.pointer))
 
     @property
     def eos(self) -> int | None:
         """Id of the end-of-sequence token, if there is one."""
-        return self._optional(self._llama.llama_vocab_eos(self._pointer))
+        return self._optional(self._llama.llama_vocab_eos(self.pointer))
 
     @property
     def sep(self) -> int | None:
         """Id of the token between two texts, if there is one."""
-        return self._optional(self._llama.llama_vocab_sep(self._pointer))
+        return self._optional(self._llama.llama_vocab_sep(self.pointer))
 
     def pair(self, first: str, second: str) -> list[int]:
         """Tokens of two texts that the model reads together, with what it wants around each.
@@ -280,15 +296,15 @@ class Vocab:
         sep = self.sep
         # WordPiece's separator is what stands behind any text.
         if sep is not None and not self._is_wordpiece:
-            between += [sep] * self._llama.llama_vocab_get_add_sep(self._pointer)
+            between += [sep] * self._llama.llama_vocab_get_add_sep(self.pointer)
         return [*before, *self.tokenize(first), *between, *self.tokenize(second), *behind]
 
     @property
     def add_bos(self) -> bool:
         """Whether the model wants bos in front of a text."""
-        return bool(self._llama.llama_vocab_get_add_bos(self._pointer))
+        return bool(self._llama.llama_vocab_get_add_bos(self.pointer))
 
     @property
     def add_eos(self) -> bool:
         """Whether the model wants eos behind a text."""
-        return bool(self._llama.llama_vocab_get_add_eos(self._pointer))
+        return bool(self._llama.llama_vocab_get_add_eos(self.pointer))

@@ -36,8 +36,9 @@ class VocabFile:
         self.vocab = Vocab(pointer, owner=self, metadata=metadata, path=path)
 
     def close(self) -> None:
-        """Free the vocabulary; may be called twice."""
+        """Free the vocabulary, which raises VocabClosed when used again; may be called twice."""
         if self._model:
+            self.vocab.close()
             llama().llama_model_free(self._model)
             self._model = None
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mofa_gguf.engine.errors import ModelFileError
+from mofa_gguf.engine.errors import ModelFileError, VocabClosed
+from mofa_gguf.engine.tokens.vocab import Vocab
 from mofa_gguf.engine.tokens.vocab_file import VocabFile
 
 
@@ -19,6 +21,41 @@ def test_it_tokenizes_as_the_model_does_and_may_be_closed_twice(tiny_model: Path
         tokens = file.vocab.tokenize("hello")
         assert file.vocab.detokenize(tokens).strip() == "hello"
     file.close()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(lambda vocab: vocab.tokenize("hello"), id="tokenize"),
+        pytest.param(
+            lambda vocab: vocab.tokenize("hello", parse_special=True), id="tokenize a prompt"
+        ),
+        pytest.param(lambda vocab: vocab.pair("one", "two"), id="pair"),
+        pytest.param(lambda vocab: vocab.piece(5), id="piece"),
+        pytest.param(lambda vocab: vocab.detokenize([5]), id="detokenize"),
+        pytest.param(lambda vocab: vocab.text(5), id="text"),
+        pytest.param(lambda vocab: vocab.is_eog(5), id="is_eog"),
+        pytest.param(lambda vocab: vocab.is_control(5), id="is_control"),
+        pytest.param(lambda vocab: vocab.control_texts(), id="control_texts"),
+        pytest.param(lambda vocab: vocab.tag_texts(), id="tag_texts"),
+        pytest.param(lambda vocab: vocab.suppressed, id="suppressed"),
+        pytest.param(lambda vocab: vocab.bos, id="bos"),
+        pytest.param(lambda vocab: vocab.eos, id="eos"),
+        pytest.param(lambda vocab: vocab.sep, id="sep"),
+        pytest.param(lambda vocab: vocab.add_bos, id="add_bos"),
+        pytest.param(lambda vocab: vocab.add_eos, id="add_eos"),
+        pytest.param(lambda vocab: vocab.pointer, id="pointer"),
+    ],
+)
+def test_a_vocabulary_whose_file_was_closed_says_so(
+    tiny_model: Path, use: Callable[[Vocab], object]
+) -> None:
+    with VocabFile(tiny_model) as file:
+        vocab = file.vocab
+        use(vocab)  # what is remembered from before does not answer afterwards
+    with pytest.raises(VocabClosed, match="was closed") as caught:
+        use(vocab)
+    assert caught.value.path == tiny_model
 
 
 def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
