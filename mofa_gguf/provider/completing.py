@@ -53,10 +53,26 @@ class PlainText:
         return ChatMessage.assistant("".join(self._pieces))
 
 
+_OF_CONVERSATIONS = ("messages", "tools", "tool_choice")
+# What only a chat template would read.
+_OF_TEMPLATES = (
+    "documents",
+    "chat_template_kwargs",
+    "enable_thinking",
+    "reasoning_budget",
+    "reasoning_effort",
+    "verbosity",
+)
+
+
 def check_raw(request: ChatCompletionRequest) -> None:
     """Refuse what belongs to a conversation."""
-    for field in ("messages", "tools", "tool_choice"):
-        if getattr(request, field):
+    given = {
+        **{field: getattr(request, field) for field in _OF_CONVERSATIONS},
+        **{field: request.extra.get(field) for field in _OF_TEMPLATES},
+    }
+    for field, value in given.items():
+        if value not in (None, [], {}):
             raise ConfigError(f"{field} has no place beside a bare prompt", field=field)
 
 

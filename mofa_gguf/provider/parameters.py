@@ -17,6 +17,7 @@ from mofa_gguf.contract import ChatCompletionRequest, ConfigError
 from mofa_gguf.engine.options import Speculation
 from mofa_gguf.engine.requests.sampling import SamplingOptions
 from mofa_gguf.engine.structure.grammars import Whitespace
+from mofa_gguf.provider.hosted import TIER_PRIORITIES, Tier, without_hosted
 from mofa_gguf.quantities import read_seconds
 
 # llama.cpp's own defaults, with MoFA's temperature.
@@ -36,8 +37,6 @@ _MODEL_KEYS = {
     "general.sampling.mirostat_tau": "mirostat_tau",
     "general.sampling.mirostat_eta": "mirostat_eta",
 }
-# What OpenAI's clients may send along and a local model has no use for.
-_WITHOUT_MEANING = frozenset({"metadata", "service_tier", "session_id", "store", "stream_options"})
 _FROM_REQUEST = (
     "temperature",
     "top_p",
@@ -47,7 +46,7 @@ _FROM_REQUEST = (
     "presence_penalty",
 )
 
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 EFFORT_BUDGETS: dict[Effort, int | None] = {
     "none": 0,
     "minimal": 256,
@@ -55,6 +54,7 @@ EFFORT_BUDGETS: dict[Effort, int | None] = {
     "medium": 4096,
     "high": 16_384,
     "xhigh": None,
+    "max": None,
 }
 """Tokens of reasoning for each of OpenAI's efforts, for templates that know none themselves."""
 
@@ -107,8 +107,10 @@ class Parameters(BaseModel):
 
     n: Annotated[int, Field(ge=1, le=16)] = 1
     """How many answers."""
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0
-    """Requests of higher priority go first."""
+    priority: Annotated[int, Field(ge=-100, le=100)] | None = None
+    """Requests of higher priority go first; 0 where nothing is said."""
+    service_tier: Tier | None = None
+    """OpenAI's names for priorities, see TIER_PRIORITIES; ``priority`` itself counts before it."""
     timeout_s: Positive | None = None
     """Seconds the request may take, in place of the provider's own limit."""
     speculation: Speculation | None = None
@@ -117,7 +119,7 @@ class Parameters(BaseModel):
     """How long the model stays loaded after this request: seconds, ``5m``, or -1: for ever."""
     min_tokens: Count = 0
     ignore_eos: bool = False
-    logprobs: bool = False
+    logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
     regex: str | None = None
@@ -135,6 +137,9 @@ class Parameters(BaseModel):
     """Tokens after which reasoning is closed; -1 sets no limit."""
     reasoning_effort: Effort | None = None
     """For the chat template, where it knows efforts; else a budget, see EFFORT_BUDGETS."""
+    verbosity: Literal["low", "medium", "high"] | None = None
+    """For the chat template. One that knows none can only be "medium", which OpenAI takes for the
+    ordinary length."""
     enable_thinking: bool | None = None
     documents: list[Any] | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -142,12 +147,31 @@ class Parameters(BaseModel):
 
     @property
     def answer_limit(self) -> int | None:
-        """``max_tokens`` under either of its names."""
-        return self.max_tokens if self.max_tokens is not None else self.max_completion_tokens
+        """``max_tokens`` under either of its names; under both, the smaller obeys both."""
+        limits = (self.max_tokens, self.max_completion_tokens)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
+    def precedence(self) -> int:
+        """The place in the queue: ``priority``, or what the service tier stands for."""
+        if self.priority is not None:
+            return self.priority
+        return 0 if self.service_tier is None else TIER_PRIORITIES[self.service_tier]
 
     @property
     def n_top_logprobs(self) -> int | None:
-        """Alternatives to report with each token; None to report nothing."""
+        """Alternatives to report with each token; None to report nothing.
+
+        Raises ConfigError for alternatives beside logprobs that are refused.
+        """
+        if self.logprobs is False:
+            if self.top_logprobs:
+                raise ConfigError(
+                    f"top_logprobs = {self.top_logprobs} and logprobs = False contradict; "
+                    "send logprobs = True, or neither",
+                    field="top_logprobs",
+                )
+            return None
         if self.top_logprobs is not None:
             return self.top_logprobs
         return 0 if self.logprobs else None
@@ -155,8 +179,14 @@ class Parameters(BaseModel):
     def template_arguments(self, variables: Collection[str]) -> dict[str, Any]:
         """Arguments for a chat template, which looks at ``variables``, beside messages and tools.
 
-        Raises ConfigError for documents that the template has no place for.
+        Raises ConfigError for documents and lengths that the template has no place for.
         """
+        if self.verbosity in ("low", "high") and "verbosity" not in variables:
+            raise ConfigError(
+                f"verbosity = {self.verbosity!r}: the model's chat template has no place for it; "
+                "say in a message how long the answer should be",
+                field="verbosity",
+            )
         if self.documents and "documents" not in variables:
             raise ConfigError(
                 "the model's chat template has no place for documents; "
@@ -172,6 +202,7 @@ class Parameters(BaseModel):
             "thinking" if knows_thinking else "enable_thinking": thinking,
             "documents": self.documents,
             "reasoning_effort": self.reasoning_effort,
+            "verbosity": self.verbosity,
         }
         return {
             **{key: value for key, value in given.items() if value is not None},
@@ -196,7 +227,7 @@ def read_parameters(request: ChatCompletionRequest) -> Parameters:
     values = {
         name: value for name in _FROM_REQUEST if (value := getattr(request, name)) is not None
     }
-    extra = {k: v for k, v in request.extra.items() if k not in _WITHOUT_MEANING and v is not None}
+    extra = without_hosted(request.extra)
     try:
         return Parameters.model_validate({**extra, **values})
     except ValidationError as error:

@@ -82,7 +82,7 @@ def _generation_request(
         top_logprobs=parameters.n_top_logprobs,
         constraint=constraint,
         visible_control=frozenset() if prompt.raw else model.template.markers,
-        priority=parameters.priority,
+        priority=parameters.precedence,
         deadline_s=parameters.timeout_s or config.timeout_s,
         speculation=parameters.speculation,
     )

@@ -76,7 +76,10 @@ def _told(answer: Endpoint) -> Endpoint:
 async def _unknown_path(request: Request, error: Exception) -> Response:
     """The router's 404 and 405 in OpenAI's shape."""
     status = error.status_code if isinstance(error, HTTPException) else 500
-    message = f"there is no {request.method} {request.url.path} here; the API is under /v1"
+    message = (
+        f"there is no {request.method} {request.url.path} here; the API is under /v1: "
+        "chat/completions, completions, embeddings and models"
+    )
     headers = error.headers if isinstance(error, HTTPException) else None
     problem = Problem(status, "invalid_request_error", message)
     return JSONResponse(problem.to_dict(), status, headers=headers)
@@ -129,6 +132,7 @@ class _Routes:
                 404,
                 f"there is no model {name!r}; there is {', '.join(known)}",
                 code="model_not_found",
+                param="model",
             )
         return JSONResponse(_model(name))
 

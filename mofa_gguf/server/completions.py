@@ -129,12 +129,13 @@ async def completion_events(
     able = completer(provider)
     usages: list[JsonObject] = []
     head: JsonObject = {}
+    no_usage = {"usage": None} if wanted.asked.include_usage else {}
     for number, prompt in enumerate(wanted.prompts):
         writer = _Writer(wanted, number)
         async with aclosing(able.complete_stream(prompt, wanted.request)) as chunks:
             async for chunk in chunks:
                 head = head or writer.head(chunk.id, chunk.created, chunk.model)
-                yield sse({**head, "choices": writer.choices(chunk)})
+                yield sse({**head, "choices": writer.choices(chunk), **no_usage})
                 if chunk.usage is not None:
                     usages.append(usage_of(chunk.usage, chunk.timings))
     if wanted.asked.include_usage and usages:
@@ -206,4 +207,11 @@ def _add(whole: JsonObject, piece: JsonObject) -> None:
 
 def _sum(usages: Sequence[JsonObject]) -> JsonObject:
     keys = ("prompt_tokens", "completion_tokens", "total_tokens")
-    return {key: sum(usage[key] for usage in usages) for key in keys}
+    written: JsonObject = {key: sum(usage[key] for usage in usages) for key in keys}
+    details = [
+        usage["prompt_tokens_details"] for usage in usages if "prompt_tokens_details" in usage
+    ]
+    if details:
+        n_cached = sum(detail["cached_tokens"] for detail in details)
+        written["prompt_tokens_details"] = {"cached_tokens": n_cached}
+    return written

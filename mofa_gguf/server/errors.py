@@ -93,7 +93,7 @@ _ROWS: tuple[tuple[type[LLMError], int, str, str | None, bool], ...] = (
     (ConfigError, 400, INVALID, None, False),
     (ContextLengthExceeded, 400, INVALID, "context_length_exceeded", False),
     (ContentFiltered, 400, INVALID, "content_filter", False),
-    (AuthError, 401, "authentication_error", "invalid_api_key", False),
+    (AuthError, 401, INVALID, "invalid_api_key", False),
     (ModelNotFound, 404, INVALID, "model_not_found", False),
     (RateLimited, 429, "rate_limit_error", "rate_limit_exceeded", True),
     (QuotaExceeded, 429, "insufficient_quota", "insufficient_quota", False),

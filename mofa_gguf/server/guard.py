@@ -51,9 +51,7 @@ class Guard:
         if hmac.compare_digest(_digest(given.encode("latin-1")), self._digest):
             return None
         problem = "is wrong" if given else "is missing; send it as 'Authorization: Bearer KEY'"
-        return HttpError(
-            401, f"the API key {problem}", code="invalid_api_key", type="authentication_error"
-        )
+        return HttpError(401, f"the API key {problem}", code="invalid_api_key")
 
 
 class Counting:

@@ -12,11 +12,12 @@ from starlette.requests import ClientDisconnect, Request
 from mofa_gguf.contract import ChatCompletionRequest, EmbeddingRequest, SerializationError
 from mofa_gguf.contract.base import ContractModel, ModelT, explain_validation
 from mofa_gguf.server.errors import HttpError
+from mofa_gguf.server.shapes import message_of, tools_of
 
 JsonObject = dict[str, Any]
 
-# What clients send for OpenAI's own purposes.
-_WITHOUT_MEANING = ("prompt_cache_key", "prompt_cache_retention", "safety_identifier")
+_STREAM_OPTIONS = ("include_usage", "include_obfuscation")
+_OF_EMBEDDINGS = ("model", "input", "encoding_format", "dimensions", "user")
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,11 @@ async def read_body(request: Request, *, n_bytes_max: int) -> JsonObject:
 
 def read_chat(body: JsonObject) -> Asked:
     """A body of /v1/chat/completions. Raises HttpError."""
-    body = _common(body)
-    include_usage = _includes_usage(body)
     messages = body.get("messages")
     if isinstance(messages, list):
-        body["messages"] = [_message(message) for message in messages]
-    request = _read(ChatCompletionRequest, body)
-    return Asked(request, bool(request.stream), include_usage)
+        read = [message_of(each, f"messages.{number}") for number, each in enumerate(messages)]
+        body = {**body, "messages": read}
+    return read_options(tools_of(body))
 
 
 def read_embedding(body: JsonObject) -> EmbeddingRequest:
@@ -75,6 +74,14 @@ def read_embedding(body: JsonObject) -> EmbeddingRequest:
         raise HttpError(
             400, "encoding_format is 'float' or 'base64', nothing else", param="encoding_format"
         )
+    unknown = [name for name in body if name not in _OF_EMBEDDINGS and body[name] is not None]
+    if unknown:
+        raise HttpError(
+            400,
+            f"there is no parameter {unknown[0]!r} of embeddings; known are "
+            + ", ".join(_OF_EMBEDDINGS),
+            param=unknown[0],
+        )
     return _read(EmbeddingRequest, {"model": "", **body, "encoding_format": None})
 
 
@@ -83,7 +90,7 @@ def _common(body: JsonObject) -> JsonObject:
         key: value
         for key, value in body.items()
         # A null says the same as nothing, but for tool_choice, where MoFA's "auto" is null.
-        if key not in _WITHOUT_MEANING and (value is not None or key == "tool_choice")
+        if value is not None or key == "tool_choice"
     }
 
 
@@ -91,14 +98,20 @@ def _includes_usage(body: JsonObject) -> bool:
     options = body.pop("stream_options", None) or {}
     if not isinstance(options, dict):
         raise HttpError(400, "stream_options is no object", param="stream_options")
-    return bool(options.get("include_usage"))
-
-
-def _message(message: Any) -> Any:
-    """OpenAI's newer name of the system's role."""
-    if isinstance(message, dict) and message.get("role") == "developer":
-        return {**message, "role": "system"}
-    return message
+    for name, value in options.items():
+        where = f"stream_options.{name}"
+        if name not in _STREAM_OPTIONS:
+            known = " and ".join(_STREAM_OPTIONS)
+            raise HttpError(400, f"there is no {where}; known are {known}", param=where)
+        if value is not None and not isinstance(value, bool):
+            raise HttpError(400, f"{where} is true or false, nothing else", param=where)
+    if options.get("include_obfuscation"):
+        raise HttpError(
+            400,
+            "pieces are not padded here; leave include_obfuscation out, or ask without stream",
+            param="stream_options.include_obfuscation",
+        )
+    return options.get("include_usage") is True
 
 
 def read_options(body: JsonObject) -> Asked:

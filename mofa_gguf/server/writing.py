@@ -35,8 +35,10 @@ def chat_response(response: ChatCompletionResponse) -> JsonObject:
     """A whole answer."""
     written = response.to_dict()
     for choice in written["choices"]:
-        choice["message"].setdefault("content", None)
+        for key in ("content", "refusal"):
+            choice["message"].setdefault(key, None)
         choice.setdefault("logprobs", None)
+        _complete(choice["logprobs"])
         choice.setdefault("finish_reason", None)
     if response.usage is not None:
         written["usage"] = usage_of(response.usage, response.timings)
@@ -52,6 +54,7 @@ async def chat_events(
         written = chunk.to_dict()
         for choice in written["choices"]:
             choice.setdefault("finish_reason", None)
+            _complete(choice.get("logprobs"))
         written.pop("usage", None)
         if include_usage:
             written["usage"] = None
@@ -62,6 +65,12 @@ async def chat_events(
     if last is not None:
         yield sse(last)
     yield DONE
+
+
+def _complete(logprobs: Any) -> None:
+    """Give a choice's logprobs the list for refusals that OpenAI's readers expect."""
+    if isinstance(logprobs, dict):
+        logprobs.setdefault("refusal", None)
 
 
 def usage_of(usage: Usage, timings: Timings | None) -> JsonObject:

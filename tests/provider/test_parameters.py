@@ -98,8 +98,33 @@ def test_a_misspelt_parameter_is_refused_with_the_right_one() -> None:
 
 
 def test_openai_extras_without_local_meaning_are_let_through() -> None:
-    openai = request(stream_options={"include_usage": True}, store=False)
+    openai = request(stream_options={"include_usage": True}, store=False, modalities=["text"])
     assert read_parameters(openai) == Parameters()
+
+
+@pytest.mark.parametrize("value", [True, 0, "false"])
+def test_what_only_looks_like_nothing_is_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match="keep yours") as caught:
+        read_parameters(request(store=value))
+    assert caught.value.field == "store"
+
+
+def test_openais_service_tiers_are_places_in_the_queue() -> None:
+    def place(**values: object) -> int:
+        return read_parameters(request(**values)).precedence
+
+    flex, priority = place(service_tier="flex"), place(service_tier="priority")
+    assert flex < place() == place(service_tier="auto") == 0 < priority
+    assert place(service_tier="priority", priority=0) == 0
+
+
+def test_a_length_is_the_templates_business_or_nobodys() -> None:
+    given = read_parameters(request(verbosity="low"))
+    assert given.template_arguments({"verbosity"}) == {"verbosity": "low"}
+    with pytest.raises(ConfigError, match="say in a message") as caught:
+        given.template_arguments({"messages"})
+    assert caught.value.field == "verbosity"
+    read_parameters(request(verbosity="medium")).template_arguments({"messages"})
 
 
 def test_logit_bias_takes_ids_as_json_writes_them() -> None:
@@ -137,7 +162,12 @@ def test_logprobs_and_answer_limit_have_two_spellings() -> None:
     assert Parameters().n_top_logprobs is None
     assert Parameters(logprobs=True).n_top_logprobs == 0
     assert Parameters(logprobs=True, top_logprobs=3).n_top_logprobs == 3
+    assert Parameters(logprobs=False, top_logprobs=0).n_top_logprobs is None
+    with pytest.raises(ConfigError, match="contradict"):
+        _ = Parameters(logprobs=False, top_logprobs=3).n_top_logprobs
     assert Parameters(max_completion_tokens=9).answer_limit == 9
+    assert Parameters(max_tokens=7, max_completion_tokens=9).answer_limit == 7
+    assert Parameters(max_tokens=9, max_completion_tokens=7).answer_limit == 7
 
 
 def test_template_arguments_are_collected() -> None:

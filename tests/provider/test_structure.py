@@ -143,7 +143,7 @@ async def test_a_call_survives_being_computed_again(
         return preempted[-1]
 
     monkeypatch.setattr(Scheduler, "_preempt_youngest", noted)
-    config = GGUFConfig(model=str(model_path), n_threads=1, n_ctx=1024, max_parallel=8)
+    config = GGUFConfig(model=str(model_path), n_threads=1, n_ctx=768, max_parallel=8)
     request = calling({CALL: 60}, max_tokens=200, messages=[ChatMessage.user("?")])
     async with GGUFProvider(config) as small:
         together = await answers(small, request, 8)

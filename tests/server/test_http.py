@@ -185,6 +185,7 @@ def test_the_key_is_asked_for_everywhere_but_for_health() -> None:
                 assert answer.status_code == 401
                 assert answer.headers["www-authenticate"] == "Bearer"
                 assert answer.json()["error"]["code"] == "invalid_api_key"
+                assert answer.json()["error"]["type"] == "invalid_request_error"
         assert served.get("health").status_code == 200
         posted = served.post("chat/completions", json={"messages": HELLO}, headers=right)
         assert posted.json()["choices"][0]["message"]["content"] == "Hello"

@@ -252,8 +252,9 @@ def test_token_ids_are_a_prompt_and_ids_that_are_none_are_refused(
 def test_models_are_listed_and_told_of(client: OpenAI) -> None:
     assert [model.id for model in client.models.list()] == [MODEL]
     assert client.models.retrieve(MODEL).object == "model"
-    with pytest.raises(openai.NotFoundError, match=f"there is {MODEL}"):
+    with pytest.raises(openai.NotFoundError, match=f"there is {MODEL}") as caught:
         client.models.retrieve("org/none")
+    assert caught.value.param == "model"
 
 
 @pytest.mark.parametrize(
