@@ -7,14 +7,14 @@ Nothing heavy is imported until it is used: neither llama.cpp nor numpy.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
 # Not lazy: the name is both a subpackage's and a function's, and the function must win. The
 # subpackage's own module is light.
 from mofa_gguf.convert import convert
 
+TYPE_CHECKING = False  # as in typing, which takes a while to import
 if TYPE_CHECKING:
+    from typing import Any
+
     from mofa_gguf.contract import *
     from mofa_gguf.convert.report import ConversionReport
     from mofa_gguf.host import (
@@ -131,7 +131,9 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES.get(name, "mofa_gguf.contract")), name)
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES.get(name, "mofa_gguf.contract")), name)
     globals()[name] = value
     return value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -39,5 +40,5 @@ def _adapter(item: object, base_dir: Path | None) -> LoraAdapter:
         raise ValueError(f"an adapter's path must be a path, not {path!r:.60}")
     if not isinstance(scale, int | float) or isinstance(scale, bool) or not math.isfinite(scale):
         raise ValueError(f"an adapter's scale must be a number, not {scale!r:.60}")
-    found = Path(path).expanduser()
+    found = Path(os.path.expanduser(path))
     return LoraAdapter(str(base_dir / found if base_dir is not None else found), float(scale))

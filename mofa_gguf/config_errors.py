@@ -12,6 +12,8 @@ from pydantic_settings import SettingsError
 from mofa_gguf.contract import ConfigError
 
 _FIELD = re.compile(r'field "(\w+)"')
+# Where pydantic says what happened to it, and not what is wrong.
+_SAID = {"string_unicode": "holds bytes that are no UTF-8; write it otherwise, or rename the file"}
 
 
 def config_error(
@@ -32,7 +34,7 @@ def config_error(
         )
     # A value that may be one thing or another has a problem for each.
     found = [
-        each["msg"].removeprefix("Value error, ")
+        _SAID.get(each["type"], each["msg"]).removeprefix("Value error, ")
         for each in error.errors()
         if each["loc"][:1] == problem["loc"][:1] and each["input"] == problem["input"]
     ]

@@ -18,8 +18,9 @@ from pydantic_settings import (
 
 from mofa_gguf.adapters import read_adapters
 from mofa_gguf.config_errors import config_error
+from mofa_gguf.config_models import check_tables, with_tables
 from mofa_gguf.config_paths import BUNDLED as BUNDLED
-from mofa_gguf.config_paths import paths_from
+from mofa_gguf.config_paths import Folder, PathText, paths_from
 from mofa_gguf.contract import ConfigError
 from mofa_gguf.engine.options import (
     CacheType,
@@ -51,9 +52,6 @@ Budget = Annotated[
 KeepAlive = Annotated[float, BeforeValidator(read_seconds)]
 Adapters = Annotated[tuple[LoraAdapter, ...], NoDecode, BeforeValidator(read_adapters)]
 
-# Options of the provider, which a single model among several cannot have.
-_OF_THE_PROVIDER = frozenset({"models", "name", "memory_budget", "memory_wait_s"})
-
 
 class GGUFConfig(BaseSettings):
     """Options of one :class:`~mofa_gguf.GGUFProvider`.
@@ -66,7 +64,7 @@ class GGUFConfig(BaseSettings):
         env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True, protected_namespaces=()
     )
 
-    model: str = Field(min_length=1)
+    model: PathText
     """A .gguf file, a checkpoint folder, a hub id (``org/name``), or ``demo``.
 
     With ``models``: the name of the one that requests without a model get, by default the first.
@@ -78,7 +76,7 @@ class GGUFConfig(BaseSettings):
     """What the model is called in requests and answers; by default the file's or folder's name."""
     quantization: str = "Q8_0"
     """What a checkpoint folder is converted to on first use."""
-    cache_dir: Path | None = None
+    cache_dir: Folder | None = None
     """Where converted and downloaded models are kept; by default the user's cache folder."""
     offline: bool = False
     """Never download, even for a hub id."""
@@ -134,7 +132,7 @@ class GGUFConfig(BaseSettings):
     model, and checked in one step: "auto", where that is faster (but not for requests with a seed),
     "prompt-lookup" or "draft-model", wherever there is such a guess, or "off". What is said does
     not depend on it."""
-    draft_model: str | None = Field(default=None, min_length=1)
+    draft_model: PathText | None = None
     """A small model with the same vocabulary that guesses tokens ahead: a file, folder or hub id
     like ``model``. It is used where that is measured to be faster, and takes memory of its own."""
     timeout_s: float | None = Field(default=None, gt=0)
@@ -176,14 +174,7 @@ class GGUFConfig(BaseSettings):
     @classmethod
     def _complete(cls, values: Any) -> Any:
         """Several models: text stands for a table with that model, the first is the default."""
-        models = values.get("models") if isinstance(values, dict) else None
-        if not isinstance(models, dict) or not models:
-            return values
-        tables = {
-            name: {"model": table} if isinstance(table, str) else table
-            for name, table in models.items()
-        }
-        return {"model": next(iter(tables)), **values, "models": tables}
+        return with_tables(values)
 
     def each(self) -> dict[str, GGUFConfig]:
         """With ``models``: the options of each, by its name; empty without."""
@@ -212,7 +203,6 @@ class GGUFConfig(BaseSettings):
                     'speculation = "draft-model" needs a draft_model', field="speculation"
                 )
             return
-        known = tuple(self.models)
         if self.name is not None:
             raise ConfigError("name is for one model; models have their names", field="name")
         if self.draft_model is not None:
@@ -220,25 +210,7 @@ class GGUFConfig(BaseSettings):
                 "draft_model goes with one model; put it into the table of the model it is for",
                 field="draft_model",
             )
-        for name, table in self.models.items():
-            wrong = sorted(_OF_THE_PROVIDER.intersection(table))
-            if not name or wrong:
-                problem = f"{wrong[0]} is an option of the provider" if wrong else "has no name"
-                raise ConfigError(f"models.{name}: {problem}", field=f"models.{name}")
-            if not table.get("model"):
-                raise ConfigError(
-                    f"models.{name}: the option 'model' is missing", field=f"models.{name}.model"
-                )
-        named = {"model": (self.model,), "warm_up": self.warm_up}
-        for field, names in named.items():
-            unknown = [] if isinstance(names, bool) else [n for n in names if n not in known]
-            if unknown:
-                raise ConfigError(
-                    f"{field} = {unknown[0]!r}: there is no such model among models; "
-                    f"known are {', '.join(known)}",
-                    field=field,
-                    known=known,
-                )
+        check_tables(self.models, default=self.model, warm_up=self.warm_up)
         self.each()
 
     @classmethod

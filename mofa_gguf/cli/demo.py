@@ -43,7 +43,7 @@ def run(
     from mofa_gguf.cli.output import console
 
     started = time.monotonic()
-    out = console()
+    out = console(markup=True)
     with tempfile.TemporaryDirectory(prefix="mofa-gguf-demo-") as name:
         folder = Path(name)
         _convert(out, folder / "demo.gguf", quantization)
@@ -71,7 +71,7 @@ def _convert(out: Console, target: Path, quantization: str) -> None:
 
     folder = demo_checkpoint()
     _step(out, 1, f"Converting the safetensors checkpoint to GGUF, {quantization}")
-    out.print(f"   {folder}")
+    out.print(f"   {folder}", markup=False)
     with progress_view() as progress:
         report = convert(folder, target, quantization, progress=progress)
     seconds = sum(report.seconds.values())

@@ -9,7 +9,7 @@ import typer
 
 NAME = "doctor"
 
-_MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "broken": "[red]BROKEN[/]"}
+_MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "broken": ("BROKEN", "red")}
 
 
 def run(
@@ -41,10 +41,10 @@ def run(
             detail = Text(found.detail)
             if found.advice:
                 detail.append(f"\n-> {found.advice}", style="bold")
-            table.add_row(_MARKS[found.verdict], found.what, detail)
+            table.add_row(Text(*_MARKS[found.verdict]), found.what, detail)
         out = console()
         show(out, table)
         things = "1 thing is" if len(broken) == 1 else f"{len(broken)} things are"
-        out.print(f"[red]{things} broken.[/]" if broken else "[green]All is well.[/]")
+        out.print(Text(f"{things} broken.", "red") if broken else Text("All is well.", "green"))
     if broken:
         raise typer.Exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,8 @@ import typer
 
 DEBUG_VARIABLE = "MOFA_GGUF_DEBUG"
 FAILED = 1
+# A file's name may have them, and a terminal obeys them.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 INTERRUPTED = 130
 
 
@@ -40,7 +43,11 @@ def reported() -> Iterator[None]:
 
 def show_error(line: str) -> None:
     """Write an error line, red on a terminal."""
-    typer.secho(f"error: {line}", err=True, fg=typer.colors.RED)
+    typer.secho(f"error: {_CONTROLS.sub(_escaped, line)}", err=True, fg=typer.colors.RED)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\x{ord(found[0]):02x}"
 
 
 def one_line(error: Exception) -> str:

@@ -18,13 +18,23 @@ if TYPE_CHECKING:
 _NO_TERMINAL_WIDTH = 1_000
 
 
-def console(*, error: bool = False) -> Console:
-    """A console on standard output, or on standard error."""
+def console(*, error: bool = False, markup: bool = False) -> Console:
+    """A console on standard output, or on standard error.
+
+    With ``markup``, what is printed may have rich's; names of files and tensors have brackets.
+    """
     from rich.console import Console
 
     stream = sys.stderr if error else sys.stdout
     width = None if stream.isatty() else _NO_TERMINAL_WIDTH
-    return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
+    return Console(
+        file=stream,
+        width=width,
+        highlight=False,
+        markup=markup,
+        emoji=False,
+        soft_wrap=not stream.isatty(),
+    )
 
 
 def show(out: Console, table: Table) -> None:

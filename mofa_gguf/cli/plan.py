@@ -75,6 +75,8 @@ def run(
 
 
 def _print(outlook: Outlook) -> None:
+    from rich.text import Text
+
     from mofa_gguf.cli.output import console, show
 
     load, out = outlook.target, console()
@@ -84,16 +86,17 @@ def _print(outlook: Outlook) -> None:
     cache = f"KV cache {plan.type_k}/{plan.type_v}, " if outlook.n_longest is None else ""
     out.print(f"{outlook.context}, {cache}{plan.n_gpu_layers} of {plan.n_total} layers offloaded")
     for reason in (*plan.reasons, *_notes(outlook)):
-        out.print(f"- {reason}", markup=False)
+        out.print(f"- {reason}")
     for each in outlook.whole.loads:
         if each.plan.problem is None:
             continue
         name = "It" if each is load else "The draft model"
-        out.print(f"[red]{name} does not fit:[/] {each.plan.problem} ({each.limit}).")
+        why = f" {each.plan.problem} ({each.limit})."
+        out.print(Text.assemble((f"{name} does not fit:", "red"), why))
         if each.plan.remedies:
             out.print(f"What would fit: {'; '.join(each.plan.remedies)}.")
     if outlook.whole.fits:
-        out.print("[green]It fits.[/]")
+        out.print(Text("It fits.", "green"))
 
 
 def _table(outlook: Outlook) -> Table:

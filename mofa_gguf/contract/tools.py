@@ -28,7 +28,12 @@ class FunctionCall(ContractModel):
     @classmethod
     def _write_object(cls, value: Any) -> Any:
         # MoFA and OpenAI send text; Ollama and many chat templates send the object itself.
-        return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping) else value
+        if not isinstance(value, Mapping):
+            return value
+        try:
+            return json.dumps(value, ensure_ascii=False)
+        except (TypeError, RecursionError) as error:
+            raise ValueError(f"the arguments cannot be written as JSON ({error})") from error
 
     def parse_arguments(self) -> JsonObject:
         """The arguments as a dictionary; empty text means no arguments.

@@ -19,34 +19,36 @@ importance_run  computing an importance matrix
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Literal
+# Little is imported here: the package's root imports this module, whatever is asked of it.
+TYPE_CHECKING = False  # as in typing, which takes a while to import
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Sequence
+    from typing import Any, Literal
 
-from mofa_gguf.convert.errors import (
-    BadTensor,
-    CheckpointError,
-    ConversionError,
-    ImportanceError,
-    OutputError,
-    OverrideError,
-    PickleRefused,
-    QuantizedCheckpoint,
-    TokenizerError,
-    TypeChoiceError,
-    UnknownQuantization,
-    UnsupportedArchitecture,
-    VerificationError,
-)
-from mofa_gguf.convert.report import (
-    Check,
-    ConversionProgress,
-    ConversionReport,
-    ImportanceReport,
-    MemoryEstimate,
-    TensorReport,
-)
+    from mofa_gguf.convert.errors import (
+        BadTensor,
+        CheckpointError,
+        ConversionError,
+        ImportanceError,
+        OutputError,
+        OverrideError,
+        PickleRefused,
+        QuantizedCheckpoint,
+        TokenizerError,
+        TypeChoiceError,
+        UnknownQuantization,
+        UnsupportedArchitecture,
+        VerificationError,
+    )
+    from mofa_gguf.convert.report import (
+        Check,
+        ConversionProgress,
+        ConversionReport,
+        ImportanceReport,
+        MemoryEstimate,
+        TensorReport,
+    )
 
 __all__ = [
     "BadTensor",
@@ -74,6 +76,28 @@ __all__ = [
     "convert_adapter",
     "quantize",
 ]
+
+_IN_REPORT = frozenset(
+    {
+        "Check",
+        "ConversionProgress",
+        "ConversionReport",
+        "ImportanceReport",
+        "MemoryEstimate",
+        "TensorReport",
+    }
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import an error or a report's type when it is first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    home = import_module(f"{__name__}.{'report' if name in _IN_REPORT else 'errors'}")
+    globals()[name] = value = getattr(home, name)
+    return value
 
 
 def architectures() -> dict[str, str]:
@@ -154,6 +178,8 @@ def convert_adapter(
     Raises CheckpointError (also for DoRA, whole modules and whatever else llama.cpp's adapters
     cannot hold, by name), UnknownQuantization, OutputError and VerificationError.
     """
+    from pathlib import Path
+
     from mofa_gguf.convert import adapter_pipeline
 
     kind = adapter_pipeline.type_named(type_name)
@@ -241,6 +267,8 @@ def compute_importance(
     Raises ImportanceError (the model cannot be loaded, or reads no such chunk), OutputError and
     ConversionError (the text cannot be read). ValueError for numbers below one.
     """
+    from pathlib import Path
+
     from mofa_gguf.convert.importance_run import ImportanceOrder, run
 
     for name, value in (

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mofa_gguf import __version__
-from mofa_gguf.convert.adapter import Adapter, AdapterTensors, adapter_tensors, open_adapter
+from mofa_gguf.convert.adapter import AdapterTensors, adapter_tensors
+from mofa_gguf.convert.adapter_file import Adapter, open_adapter
 from mofa_gguf.convert.checkpoint import open_checkpoint
 from mofa_gguf.convert.errors import UnknownQuantization, VerificationError
 from mofa_gguf.convert.families import family_of
 from mofa_gguf.convert.families.base import Model
-from mofa_gguf.convert.metadata import Metadata
+from mofa_gguf.convert.metadata import Metadata, written_name
 from mofa_gguf.convert.output import PartialFile, check_space, check_target
 from mofa_gguf.convert.parts import Part
 from mofa_gguf.convert.plan import Plan, PlannedTensor
@@ -76,10 +77,10 @@ def _metadata(
     metadata = Metadata()
     metadata.string("general.architecture", model.architecture)
     metadata.string("general.type", "adapter")
-    metadata.string("general.name", order.source.resolve().name)
+    metadata.string("general.name", written_name(order.source.resolve().name))
     metadata.uint32("general.file_type", order.type.file_type)
     metadata.uint32("general.base_model.count", 1)
-    metadata.string("general.base_model.0.name", Path(base_name).name)
+    metadata.string("general.base_model.0.name", written_name(Path(base_name).name))
     metadata.string("adapter.type", "lora")
     metadata.float32("adapter.lora.alpha", found.alpha)
     metadata.string("mofa_gguf.version", __version__)

@@ -115,7 +115,7 @@ class Checkpoint:
         digest = hashlib.sha256(inside(self.folder, "config.json").read_bytes())
         headers = [shard.header for shard in self.shards]
         for path in self._module_files():
-            name = path.relative_to(self.folder).as_posix().encode()
+            name = path.relative_to(self.folder).as_posix().encode(errors="surrogatepass")
             is_json = path.suffix == ".json"
             headers += [name, path.read_bytes() if is_json else SafetensorsFile(path).header]
         for header in headers:
@@ -186,14 +186,15 @@ def inside(folder: Path, name: str) -> Path:
     ``blobs`` folder beside them.
     """
     path = Path(name)
-    if len(name) > MAX_PATH or any(len(part.encode()) > MAX_NAME_BYTES for part in path.parts):
+    lengths = [len(part.encode(errors="surrogatepass")) for part in path.parts]
+    if len(name) > MAX_PATH or max(lengths, default=0) > MAX_NAME_BYTES:
         raise CheckpointError(folder, f"the path {name!r:.80} is too long to be a file's")
     if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         raise CheckpointError(folder, f"the path {name!r:.200} leads out of the folder")
     try:
         target = (folder / path).resolve()
         home = folder.resolve()
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(folder, f"{name!r:.200} cannot be followed ({error})") from error
     allowed = [home]
     if home.parent.name == "snapshots":

@@ -15,7 +15,7 @@ import numpy as np
 
 from mofa_gguf.convert.errors import ConversionError, ImportanceError
 from mofa_gguf.convert.importance import read_importance
-from mofa_gguf.convert.metadata import Metadata
+from mofa_gguf.convert.metadata import Metadata, written_name
 from mofa_gguf.convert.output import PartialFile, check_space, check_target
 from mofa_gguf.convert.parts import Part
 from mofa_gguf.convert.plan import Plan, PlannedTensor
@@ -112,7 +112,7 @@ def _text(path: Path) -> str:
 def _metadata(order: ImportanceOrder, reading: Reading) -> Metadata:
     metadata = Metadata()
     metadata.string("general.type", "imatrix")
-    metadata.strings("imatrix.datasets", [order.text.name])
+    metadata.strings("imatrix.datasets", [written_name(order.text.name)])
     metadata.uint32("imatrix.chunk_count", reading.n_chunks)
     metadata.uint32("imatrix.chunk_size", reading.chunk_size)
     return metadata

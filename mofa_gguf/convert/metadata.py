@@ -84,6 +84,11 @@ def _strings(texts: Sequence[Scalar]) -> bytes:
     return b"".join(pieces)
 
 
+def written_name(name: str) -> str:
+    """A file's or folder's name as text: a question mark for each byte in it that is no UTF-8."""
+    return name.encode("utf-8", errors="replace").decode("utf-8")
+
+
 class Metadata:
     """Ordered, typed key-value pairs. Setting a key again replaces its value."""
 

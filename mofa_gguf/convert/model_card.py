@@ -53,6 +53,8 @@ def read_model_card(folder: Path) -> ModelCard:
     """Read the front matter of README.md; empty where there is none."""
     try:
         path = inside(folder, CARD)
+        if not path.is_file():  # a pipe would be waited for without end
+            return ModelCard(Metadata())
         with path.open("rb") as file:
             text = file.read(MAX_BYTES).decode("utf-8", errors="replace")
     except (OSError, CheckpointError):

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import BinaryIO
 
 from mofa_gguf.convert.errors import OutputError
 
+_LONGEST = 50  # characters of a name, of which the file system takes 255 bytes
 _WHY = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -26,9 +28,17 @@ _WHY = {
 
 def check_target(target: Path, *, force: bool) -> None:
     """Raise OutputError where the target cannot be: it exists, or its folder cannot take it."""
-    if target.is_dir():
+    try:
+        there = target.stat()
+    except FileNotFoundError:
+        there = None
+    except OSError as error:
+        raise _unreachable(target, error) from error
+    if there is not None and stat.S_ISDIR(there.st_mode):
         raise OutputError(target, "is a folder; give a file name that ends in .gguf")
-    if target.exists() and not force:
+    if there is not None and not stat.S_ISREG(there.st_mode):
+        raise OutputError(target, "is no ordinary file; give the name of one")
+    if not force and (there is not None or target.is_symlink()):
         raise OutputError(
             target, "exists already; choose another name, or replace it (--force, force=True)"
         )
@@ -36,6 +46,17 @@ def check_target(target: Path, *, force: bool) -> None:
         raise OutputError(target, f"the folder {target.parent} does not exist")
     if not os.access(target.parent, os.W_OK):
         raise OutputError(target, f"the folder {target.parent} takes no files (no permission)")
+
+
+def _unreachable(target: Path, error: OSError) -> OutputError:
+    if isinstance(error, NotADirectoryError):
+        return OutputError(target, f"{target.parent} is no folder; give another place")
+    return output_error(target, error)
+
+
+def partial_path(target: Path) -> Path:
+    """A hidden name beside a target that nobody has; short, where the target's is long."""
+    return target.with_name(f".{target.name[:_LONGEST]}.{secrets.token_hex(4)}.part")
 
 
 def check_space(target: Path, n_bytes: int) -> None:
@@ -69,7 +90,7 @@ class PartialFile:
 
     def __init__(self, target: Path, path: Path | None = None) -> None:
         self.target = target
-        self.path = path or target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        self.path = path or partial_path(target)
         try:
             self.file: BinaryIO = self.path.open("xb")
         except OSError as error:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from mofa_gguf.convert.output import PartialFile, output_error
+from mofa_gguf.convert.output import PartialFile, output_error, partial_path
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +24,7 @@ class PartialSet:
     def __init__(self, targets: Sequence[Path]) -> None:
         self.targets = tuple(targets)
         first = self.targets[0]
-        self._folder = first.with_name(f".{first.name}.{secrets.token_hex(4)}.part")
+        self._folder = partial_path(first)
         try:
             self._folder.mkdir()
         except OSError as error:

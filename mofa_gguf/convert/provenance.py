@@ -12,7 +12,7 @@ from typing import cast
 from mofa_gguf import __version__
 from mofa_gguf.convert.checkpoint import Checkpoint
 from mofa_gguf.convert.importance import Importance
-from mofa_gguf.convert.metadata import Metadata
+from mofa_gguf.convert.metadata import Metadata, written_name
 from mofa_gguf.convert.overrides import Overrides
 from mofa_gguf.convert.plan import Plan
 from mofa_gguf.convert.quantizations import Quantization
@@ -29,14 +29,15 @@ _PHI3_TOKENS = frozenset(("</s>", "<unk>", "<s>", "<|endoftext|>"))
 
 def general_metadata(checkpoint: Checkpoint, plan: Plan, vocabulary: Metadata) -> Metadata:
     """The ``general.*`` keys and ours, ``mofa_gguf.*``; ``vocabulary`` are the tokenizer's."""
+    name = written_name(checkpoint.folder.resolve().name)
     metadata = Metadata()
     metadata.string("general.type", "model")
-    metadata.string("general.name", model_name(checkpoint.folder.resolve().name, vocabulary))
+    metadata.string("general.name", model_name(name, vocabulary))
     metadata.string("general.size_label", size_label(plan.n_parameters))
     metadata.uint32("general.file_type", plan.quantization.file_type)
     metadata.uint32("general.quantization_version", QUANTIZATION_VERSION)
     metadata.string("mofa_gguf.version", __version__)
-    metadata.string("mofa_gguf.source", checkpoint.folder.resolve().name)
+    metadata.string("mofa_gguf.source", name)
     metadata.string("mofa_gguf.source_sha256", checkpoint.fingerprint())
     return metadata
 

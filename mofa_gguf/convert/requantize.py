@@ -25,7 +25,7 @@ from mofa_gguf.convert.families.base import Traits
 from mofa_gguf.convert.gguf_source import GGUFSource, open_gguf, read_headers
 from mofa_gguf.convert.importance import Importance, read_importance
 from mofa_gguf.convert.memory import memory_to_run
-from mofa_gguf.convert.metadata import Metadata
+from mofa_gguf.convert.metadata import Metadata, written_name
 from mofa_gguf.convert.output import check_target
 from mofa_gguf.convert.overrides import NO_OVERRIDES, Overrides
 from mofa_gguf.convert.parts import Part
@@ -174,7 +174,7 @@ def _metadata(source: GGUFSource, order: QuantizeOrder, importance: Importance |
         metadata.uint32("general.file_type", order.quantization.file_type)
     metadata.uint32("general.quantization_version", QUANTIZATION_VERSION)
     metadata.string("mofa_gguf.version", __version__)
-    metadata.string("mofa_gguf.source", order.source.name)
+    metadata.string("mofa_gguf.source", written_name(order.source.name))
     metadata.string("mofa_gguf.source_sha256", source.fingerprint())
     metadata.update(recipe_metadata(order.quantization, order.overrides, importance))
     return metadata

@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -131,8 +132,17 @@ class Engine:
     @property
     def outdated(self) -> bool:
         """Whether the model should be loaded anew before the next request: workers with layers of
-        it went away, or some that were missing when it was loaded are there."""
-        return self.model.outdated
+        it went away, some that were missing when it was loaded are there, or the engine ended."""
+        return self.closed or self.model.outdated
+
+    def kept(self) -> AbstractContextManager[None]:
+        """While the block runs the model's memory stays, whoever closes the engine meanwhile.
+
+        For calls that read it on other threads, such as its vocabulary's; to be left soon, and not
+        to be closed within. Raises EngineClosed.
+        """
+        self._loop.check_open()
+        return self.model.kept()
 
     def submit(self, request: GenerationRequest) -> Generation:
         """Queue a request and return its stream of events.
@@ -153,8 +163,8 @@ class Engine:
         if request.speculation == "draft-model" and worker.drafting.drafter is None:
             raise InvalidOption("speculation", 'is "draft-model", but the model has no draft_model')
         generation = Generation()
-        self._loop.check_open()
-        entry = Request(self.model, request, generation.outbox, time.monotonic())
+        with self.kept():
+            entry = Request(self.model, request, generation.outbox, time.monotonic())
         try:
             self._loop.add_request(entry)
         except EngineError:

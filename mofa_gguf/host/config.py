@@ -94,10 +94,10 @@ def find_config(path: Path | str | None = None) -> Path:
         ConfigError: the file named explicitly is missing, or there is none anywhere.
     """
     if path is not None:
-        return _existing(Path(path).expanduser(), "")
+        return _existing(Path(os.path.expanduser(path)), "")
     named = os.environ.get(CONFIG_VARIABLE)
     if named:
-        return _existing(Path(named).expanduser(), f" ({CONFIG_VARIABLE} names it)")
+        return _existing(Path(os.path.expanduser(named)), f" ({CONFIG_VARIABLE} names it)")
     folders = [Path.cwd(), _user_folder()]
     for folder in folders:
         found = [folder / name for name in FILE_NAMES if (folder / name).is_file()]

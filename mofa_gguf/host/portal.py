@@ -15,7 +15,7 @@ import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import Any, TypeVar
 
 import anyio
@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _EXIT_PATIENCE_S = 5.0
+
+_Opened = tuple[BlockingPortal, Callable[[], None]]
+"""A loop's portal, and what stops the loop without waiting."""
 
 
 class PortalThread:
@@ -179,17 +182,28 @@ class PortalThread:
         if self._closed:
             raise Other("the client is closed; make a new one")
         if self._portal is None:
-            opened: Future[BlockingPortal] = Future()
+            opened: Future[_Opened] = Future()
             thread = threading.Thread(
                 target=self._run, args=(opened,), name="mofa-client", daemon=True
             )
-            thread.start()
-            self._portal = opened.result()
-            self._thread = thread
+            try:
+                thread.start()
+                opened.result()
+            except BaseException:
+                # Ctrl-C: where the loop is not open yet, it finds that nobody wants it, and ends.
+                if opened.cancel() or opened.exception() is not None:
+                    raise
+                self._take(thread, opened)
+                raise
+            self._take(thread, opened)
+        assert self._portal is not None
         return self._portal
 
-    def _run(self, opened: Future[BlockingPortal]) -> None:
-        _watch_exit(self)
+    def _take(self, thread: threading.Thread, opened: Future[_Opened]) -> None:
+        self._thread = thread
+        self._portal, self._stop = opened.result()
+
+    def _run(self, opened: Future[_Opened]) -> None:
         try:
             anyio.run(self._serve, opened)
         except BaseException as error:
@@ -197,9 +211,10 @@ class PortalThread:
                 raise
             opened.set_exception(error)
         finally:
-            _unwatch_exit(self)
+            if not opened.cancelled():
+                _unwatch_exit(self)
 
-    async def _serve(self, opened: Future[BlockingPortal]) -> None:
+    async def _serve(self, opened: Future[_Opened]) -> None:
         loop, stopping = asyncio.get_running_loop(), asyncio.Event()
 
         def stop() -> None:
@@ -207,8 +222,11 @@ class PortalThread:
                 loop.call_soon_threadsafe(stopping.set)
 
         async with BlockingPortal() as portal:
-            self._stop = stop
-            opened.set_result(portal)
+            try:
+                opened.set_result((portal, stop))
+            except InvalidStateError:  # who wanted it was interrupted
+                return
+            _watch_exit(self)
             await stopping.wait()
             self._jobs.stop()
         if self._finish is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -12,6 +13,8 @@ from pydantic import Field
 from mofa_gguf.contract.base import U32, ContractModel
 from mofa_gguf.contract.errors import ConfigError, SerializationError
 from mofa_gguf.contract.messages import ChatMessage
+
+_LONGEST = 50  # characters of a name, of which the file system takes 255 bytes
 
 
 class SessionState(ContractModel):
@@ -31,10 +34,12 @@ def write_session(state: SessionState, path: Path | str) -> None:
     Raises:
         ConfigError: the file cannot be written (``path`` names it).
     """
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     try:
+        if file.exists() and not file.is_file():
+            raise OSError(errno.EINVAL, "it is no ordinary file")
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name[:_LONGEST]}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as temporary:
                 temporary.write(state.to_json(indent=1))
@@ -56,7 +61,7 @@ def read_session(path: Path | str) -> SessionState:
         ConfigError: there is no such file, or it cannot be read (``path`` names it).
         SerializationError: it holds no session.
     """
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     try:
         text = file.read_bytes()
     except OSError as error:

@@ -10,6 +10,7 @@ from mofa_gguf.provider.description import (
     NOTHING_KNOWN,
     Abilities,
     abilities_of,
+    as_text,
     model_name,
     peek,
 )
@@ -26,7 +27,7 @@ class Catalog:
         self._loaded = loaded
         self._peeked: dict[str, Abilities] = {}
         # What a single model's config calls it is its name too.
-        self._aliases = {} if config.models else {config.model: self.default}
+        self._aliases = {} if config.models else {as_text(config.model): self.default}
 
     def names(self) -> list[str]:
         """What a request may call a model; the default's names first."""

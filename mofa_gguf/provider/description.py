@@ -51,14 +51,19 @@ class Health:
     cache_type_v: str | None = None
 
 
+def as_text(name: str) -> str:
+    """A name as requests and answers carry it: a question mark for each byte that is no UTF-8."""
+    return name.encode("utf-8", errors="replace").decode("utf-8")
+
+
 def model_name(config: GGUFConfig) -> str:
     """The configured name, else the file's or folder's name, else the hub id."""
     if config.name:
         return config.name
     path = Path(config.model)
     if path.suffix == ".gguf":
-        return path.stem
-    return path.resolve().name if path.is_dir() else config.model
+        return as_text(path.stem)
+    return as_text(path.resolve().name if path.is_dir() else config.model)
 
 
 def abilities_of(model: LoadedModel) -> Abilities:
@@ -128,7 +133,7 @@ def model_info(model: LoadedModel, name: str) -> ModelInfo:
     metadata: Any = model.header.metadata
     return ModelInfo(
         id=name,
-        name=str(metadata.get("general.name") or name),
+        name=as_text(str(metadata.get("general.name") or name)),
         description=_describe(model),
         context_window=model.engine.n_ctx,
         max_output_tokens=model.engine.n_ctx if abilities.chat else None,

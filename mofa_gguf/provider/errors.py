@@ -41,6 +41,18 @@ def no_room_error(why: NoRoom) -> NotEnoughMemory:
     )
 
 
+def load_error(model: str, error: BaseException) -> Exception:
+    """What those are told who wait for a model that could not be loaded.
+
+    What no room of ours raises is a bug, or a system that has no more to give: an EngineError then.
+    """
+    if isinstance(error, Exception) and isinstance(error, (*_KNOWN, contract.LLMError)):
+        return error
+    told = engine.EngineError(f"{model} could not be loaded ({type(error).__name__}: {error})")
+    told.__cause__ = error
+    return told
+
+
 def _size(n_bytes: int) -> str:
     """Bytes in the unit that reads best."""
     return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.0f} MiB"

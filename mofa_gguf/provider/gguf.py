@@ -14,10 +14,9 @@ from mofa_gguf.contract import (
     ChatCompletionRequest,
     ChatCompletionResponse,
     ChatMessage,
-    EmbeddingData,
+    ConfigError,
     EmbeddingRequest,
     EmbeddingResponse,
-    EmbeddingUsage,
     LLMError,
     LLMProvider,
     ModelInfo,
@@ -30,13 +29,15 @@ from mofa_gguf.provider.answer import ChunkMaker, choice_chunks
 from mofa_gguf.provider.catalog import Catalog
 from mofa_gguf.provider.completing import RawPrompt, check_raw, parser_of, prompt_of
 from mofa_gguf.provider.description import Health, abilities_of, health_of, model_info
+from mofa_gguf.provider.embedding import check_embedding, embedded
 from mofa_gguf.provider.errors import translated
 from mofa_gguf.provider.loaded import LoadedModel
 from mofa_gguf.provider.observing import CHAT, COMPLETION, EMBEDDINGS, observed
 from mofa_gguf.provider.parameters import read_parameters
 from mofa_gguf.provider.pool import ModelPool
-from mofa_gguf.provider.requests import check_abilities, check_embedding, submit
+from mofa_gguf.provider.requests import check_abilities, submit
 from mofa_gguf.provider.reranking import Reranking, check_rerank, pair_tokens, ranked
+from mofa_gguf.provider.shapes import check_embedding_request, check_request
 from mofa_gguf.provider.status import ProviderStatus, status_of
 from mofa_gguf.provider.warming import warm_up
 from mofa_gguf.settings import GGUFConfig
@@ -140,6 +141,7 @@ class GGUFProvider(LLMProvider):
         ``request`` has the model and the parameters, and no messages. Raises what
         :meth:`chat_stream` does.
         """
+        check_request(request)
         check_raw(request)
         async with aclosing(self._answer(request, streams=True, raw=prompt)) as stream:
             async for chunk in stream:
@@ -148,6 +150,7 @@ class GGUFProvider(LLMProvider):
     async def _answer(
         self, request: ChatCompletionRequest, *, streams: bool, raw: RawPrompt | None = None
     ) -> AsyncGenerator[ChatCompletionChunk, None]:
+        check_request(request)
         asked = request.model or self.default_model()
         operation = CHAT if raw is None else COMPLETION
         with (
@@ -160,9 +163,9 @@ class GGUFProvider(LLMProvider):
                 using = self._use(name, keep_alive_s=parameters.keep_alive)
                 model = await stack.enter_async_context(using)
                 check_abilities(request, abilities_of(model))
-                prompt = await asyncio.to_thread(prompt_of, model, request, parameters, raw)
+                prompt = await model.apart(prompt_of, model, request, parameters, raw)
                 make = ChunkMaker(name)
-                generations = await asyncio.to_thread(submit, model, request, parameters, prompt)
+                generations = await model.apart(submit, model, request, parameters, prompt)
                 seen.taken_in(make.id)
                 for generation in generations:
                     stack.callback(generation.cancel)
@@ -184,24 +187,20 @@ class GGUFProvider(LLMProvider):
         ContextLengthExceeded for a text the model cannot take in (or cuts it, with
         ``embedding_overflow="truncate"``), ProviderNotSupported, RateLimited or ConfigError.
         """
+        check_embedding_request(request)
         name = await asyncio.to_thread(self._catalog.for_embedding, request.model)
         with observed(EMBEDDINGS, self.name(), name, request) as seen, translated():
             check_embedding(request)
             async with self._use(name) as model:
                 if not abilities_of(model).embedding:
                     raise ProviderNotSupported(f"{name} cannot embed text")
-                inputs = await asyncio.to_thread(
+                inputs = await model.apart(
                     lambda: [model.embedding_tokens(text) for text in request.texts()]
                 )
                 future = model.engine.embed(inputs)
                 seen.taken_in(f"embd-{uuid.uuid4().hex}")
                 vectors = await asyncio.wrap_future(future)
-            n_tokens = sum(map(len, inputs))
-            response = EmbeddingResponse(
-                model=name,
-                data=[EmbeddingData(index=i, embedding=vector) for i, vector in enumerate(vectors)],
-                usage=EmbeddingUsage(prompt_tokens=n_tokens, total_tokens=n_tokens),
-            )
+            response = embedded(name, vectors, inputs)
             seen.embedded(response)
         return response
 
@@ -223,7 +222,7 @@ class GGUFProvider(LLMProvider):
                         f"{name} is no reranker; load a model with a head that judges two texts",
                         provider="gguf",
                     )
-                pairs = await asyncio.to_thread(
+                pairs = await loaded.apart(
                     lambda: [pair_tokens(loaded, query, document) for document in documents]
                 )
                 outputs = await asyncio.wrap_future(loaded.engine.rank(pairs))
@@ -270,9 +269,11 @@ class GGUFProvider(LLMProvider):
         ``add_special`` adds what the model wants around a text; ``parse_special`` reads control
         tokens written out in the text as tokens.
         """
+        if not isinstance(text, str):
+            raise ConfigError(f"text is no text but a {type(text).__name__}", field="text")
         with translated():
             async with self._use(self._catalog.chosen(model)) as loaded:
-                return await asyncio.to_thread(
+                return await loaded.apart(
                     loaded.vocab.tokenize,
                     text,
                     add_special=add_special,
@@ -289,7 +290,7 @@ class GGUFProvider(LLMProvider):
         """How many tokens a request with these messages and tools has before the answer."""
         with translated():
             async with self._use(self._catalog.chosen(model)) as loaded:
-                prompt = await asyncio.to_thread(loaded.prompt, messages, tools, {})
+                prompt = await loaded.apart(loaded.prompt, messages, tools, {})
                 return len(prompt.tokens)
 
     async def save_session(
@@ -308,7 +309,7 @@ class GGUFProvider(LLMProvider):
         """
         with translated():
             async with self._use(self._catalog.chosen(model)) as loaded:
-                prompt = await asyncio.to_thread(
+                prompt = await loaded.apart(
                     loaded.prompt, messages, tools, {"add_generation_prompt": False}
                 )
                 return await asyncio.wrap_future(loaded.engine.save_session(prompt.tokens, path))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from mofa_gguf.chat import ChatTemplate, Shield, cut, default_template
 from mofa_gguf.contract import ChatMessage, ConfigError, Tool
@@ -21,6 +23,9 @@ from mofa_gguf.settings import GGUFConfig
 from mofa_gguf.store import ResolvedModel, resolve
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 NO_TEMPLATE = (
@@ -70,6 +75,19 @@ class LoadedModel:
         except BaseException:
             engine.close()
             raise
+
+    async def apart(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call on a thread what reads the model's memory, which stays there until that is done.
+
+        So it does when nobody waits for the result any more, and when the model is closed
+        meanwhile. Raises EngineClosed where it was closed before.
+        """
+
+        def call() -> T:
+            with self.engine.kept():
+                return function(*args, **kwargs)
+
+        return await asyncio.to_thread(call)
 
     @property
     def header(self) -> GGUFHeader:
@@ -223,13 +241,19 @@ def given_template(config: GGUFConfig) -> str | None:
     given = config.chat_template
     if given is None or "{" in given or "\n" in given:
         return given
-    path = Path(given).expanduser()
+    path = Path(os.path.expanduser(given))
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
             f"the chat template {given} cannot be read ({error.strerror}); "
             "give a readable file or the template itself",
+            field="chat_template",
+            path=path,
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"the chat template {given} is no UTF-8 text (byte {error.start})",
             field="chat_template",
             path=path,
         ) from error

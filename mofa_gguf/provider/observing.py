@@ -90,7 +90,7 @@ def observed(
     try:
         yield seen
         _finished(seen)
-    except LLMError as error:
+    except Exception as error:  # an LLMError, or a bug
         _failed(seen, error)
         raise
     except (GeneratorExit, asyncio.CancelledError):
@@ -131,7 +131,7 @@ def _finished(seen: Observed) -> None:
     )
 
 
-def _failed(seen: Observed, error: LLMError) -> None:
+def _failed(seen: Observed, error: Exception) -> None:
     if seen.span is not None:
         seen.span.failed(error)
     emit(
@@ -141,7 +141,7 @@ def _failed(seen: Observed, error: LLMError) -> None:
         request=seen.request_id,
         operation=seen.operation,
         error=type(error).__name__,
-        reason=error.message,
+        reason=error.message if isinstance(error, LLMError) else str(error),
         seconds=seen.seconds,
     )
 

@@ -31,6 +31,10 @@ class Outbox:
         """Answer with an error."""
         self._add(partial(_fail, future, error))
 
+    def call(self, work: Callable[[], None]) -> None:
+        """Not an answer, but what else must be done without the lock; it raises nothing."""
+        self._add(work)
+
     def send(self) -> None:
         """Tell all that was put in, in that order."""
         with self._lock:

@@ -46,6 +46,9 @@ _FROM_REQUEST = (
     "presence_penalty",
 )
 
+# What a template is given of the conversation itself.
+_OF_CONVERSATIONS = ("self", "messages", "tools")
+
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 EFFORT_BUDGETS: dict[Effort, int | None] = {
     "none": 0,
@@ -179,7 +182,8 @@ class Parameters(BaseModel):
     def template_arguments(self, variables: Collection[str]) -> dict[str, Any]:
         """Arguments for a chat template, which looks at ``variables``, beside messages and tools.
 
-        Raises ConfigError for documents and lengths that the template has no place for.
+        Raises ConfigError for documents and lengths that the template has no place for, and for
+        ``chat_template_kwargs`` that would replace the conversation.
         """
         if self.verbosity in ("low", "high") and "verbosity" not in variables:
             raise ConfigError(
@@ -192,6 +196,13 @@ class Parameters(BaseModel):
                 "the model's chat template has no place for documents; "
                 "put them into a message or use a model for retrieval",
                 field="documents",
+            )
+        ours = next((name for name in _OF_CONVERSATIONS if name in self.chat_template_kwargs), None)
+        if ours is not None:
+            raise ConfigError(
+                f"chat_template_kwargs has no place for {ours!r}, which the request's own field "
+                "says; send it there",
+                field="chat_template_kwargs",
             )
         thinking = self.enable_thinking
         if thinking is None and self.reasoning_effort == "none":
@@ -277,12 +288,21 @@ def _config_error(error: ValidationError) -> ConfigError:
     field = str(problem["loc"][0]) if problem["loc"] else "request"
     if problem["type"] == "extra_forbidden":
         known = sorted(Parameters.model_fields)
-        close = difflib.get_close_matches(field, known, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        close = difflib.get_close_matches(field, known, n=3)
+        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
         return ConfigError(
-            f"there is no generation parameter {field!r}; {hint}known are {', '.join(known)}",
+            f"there is no generation parameter {field!r:.80}; {hint}docs/agents.md lists all",
             field=field,
             known=known,
         )
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    return ConfigError(f"{field} = {problem['input']!r}: {message}", field=field)
+    return ConfigError(f"{field} = {_shown(problem['input'])}: {message}", field=field)
+
+
+def _shown(value: Any) -> str:
+    """A value as Python writes it, cut: a request may hold anything, and much of it."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"a huge {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."

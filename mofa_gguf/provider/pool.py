@@ -1,6 +1,6 @@
 """The models of one provider: loaded when asked for, unloaded to make room or when their time ends.
 
-:mod:`mofa_gguf.provider.residency` decides; here are the threads, the timer and the models. Every
+:mod:`mofa_gguf.provider.residency` decides; here are the threads and the models. Every
 model is found, loaded and unloaded on a thread of its own, so that none waits for another, and
 those threads are daemons: a process may end while a model loads.
 """
@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 
@@ -21,12 +21,14 @@ from mofa_gguf.engine.errors import EngineClosed, EngineError, OutOfMemory
 from mofa_gguf.engine.events import emit
 from mofa_gguf.provider.actions import Action, Admit, Find, Load, Refuse, Ticket, Unload
 from mofa_gguf.provider.background import Background
-from mofa_gguf.provider.errors import no_room_error
+from mofa_gguf.provider.clock import Clock
+from mofa_gguf.provider.errors import load_error, no_room_error
 from mofa_gguf.provider.footprint import auto_budget
 from mofa_gguf.provider.loaded import LoadedModel
 from mofa_gguf.provider.loader import FileLoader, Found, Loader
 from mofa_gguf.provider.outbox import Outbox
 from mofa_gguf.provider.residency import Residency, Stage
+from mofa_gguf.provider.uses import Use, Uses
 from mofa_gguf.settings import GGUFConfig
 
 logger = logging.getLogger(__name__)
@@ -38,22 +40,6 @@ _AWAY = frozenset({Stage.ABSENT, Stage.FINDING, Stage.QUEUED})
 """Stages of a model that takes no memory."""
 
 _open_pools: weakref.WeakSet[ModelPool] = weakref.WeakSet()
-
-
-class Use:
-    """One user's hold on a model, from asking for it until :meth:`release`.
-
-    ``future`` gives the model, or raises why there is none.
-    """
-
-    def __init__(self, pool: ModelPool, model: str) -> None:
-        self.future: Future[LoadedModel] = Future()
-        self.ticket = Ticket(model)
-        self._pool = pool
-
-    def release(self, *, keep_alive_s: float | None = None) -> None:
-        """Let go; may be called twice, and before the model was there."""
-        self._pool.release(self, keep_alive_s=keep_alive_s)
 
 
 class ModelPool:
@@ -84,13 +70,19 @@ class ModelPool:
             wait_s=wait_s,
         )
         self._changed = threading.Condition(threading.RLock())
-        self._uses: dict[Ticket, Use] = {}
+        self._uses = Uses()
         self._found: dict[str, Found] = {}
         self._models: dict[str, LoadedModel] = {}
         self._failures: dict[str, Exception] = {}
         self._background = Background()
-        self._clock_runs = False
         self._outbox = Outbox()
+        self._clock = Clock(
+            self._changed,
+            self._background,
+            next_event_s=self._residency.next_event_s,
+            passed=self._passed,
+            afterwards=self._outbox.send,
+        )
         self._going: dict[str, list[Future[None]]] = {}
         self._closed = False
         self._pid = os.getpid()
@@ -109,33 +101,43 @@ class ModelPool:
     @property
     def used_bytes(self) -> int:
         """What those in memory are estimated to take."""
+        if self._forked:
+            return 0
         with self._changed:
             return self._residency.used_bytes
 
     def get(self, model: str) -> LoadedModel | None:
-        """The model, if it is loaded."""
-        return self._models.get(model)
+        """The model, if it is loaded, in this process."""
+        return None if self._forked else self._models.get(model)
 
     def states(self) -> dict[str, tuple[Stage, int, int]]:
         """Each model's stage, users and estimated bytes."""
+        if self._forked:
+            return dict.fromkeys(self._configs, (Stage.ABSENT, 0, 0))
         with self._changed:
+            self._take_back()
             books = self._residency
-            return {n: (books.stage(n), books.n_users(n), books.n_bytes(n)) for n in self._configs}
+            states = {
+                n: (books.stage(n), books.n_users(n), books.n_bytes(n)) for n in self._configs
+            }
+        self._outbox.send()
+        return states
 
     def ask(self, model: str) -> Use:
         """Begin to use a model, which loads it if need be; release it in any case.
 
         Its future raises NotEnoughMemory, EngineClosed, or whatever finding or loading raises.
         """
-        use = Use(self, model)
-        if os.getpid() != self._pid:
+        use = Use(model, release=self._release, dropped=self._uses.drop)
+        if self._forked:
             use.future.set_exception(_forked_error())
             return use
         with self._changed:
             if self._closed:
                 use.future.set_exception(_closed_error())
                 return use
-            self._uses[use.ticket] = use
+            self._take_back()
+            self._uses.begin(use)
             loaded = self._models.get(model)
             if loaded is not None and loaded.engine.outdated:
                 self._do(self._residency.send_away(model, time.monotonic()))
@@ -143,27 +145,17 @@ class ModelPool:
         self._outbox.send()
         return use
 
-    def release(self, use: Use, *, keep_alive_s: float | None = None) -> None:
-        """End a use; see :meth:`Use.release`."""
-        if os.getpid() != self._pid:
-            return
-        with self._changed:
-            if self._uses.pop(use.ticket, None) is None:
-                return
-            now = time.monotonic()
-            self._do(self._residency.leave(use.ticket, now, keep_alive_s=keep_alive_s))
-        self._outbox.send()
-
     def unload(self, model: str) -> Future[None]:
         """Unload a model when those who use it now are done; the future tells when it is gone."""
         gone: Future[None] = Future()
-        if os.getpid() != self._pid:
+        if self._forked:
             gone.set_exception(_forked_error())
             return gone
         with self._changed:
             if self._closed:
                 gone.set_result(None)
                 return gone
+            self._take_back()
             self._going.setdefault(model, []).append(gone)
             self._do(self._residency.send_away(model, time.monotonic()))
         self._outbox.send()
@@ -175,23 +167,39 @@ class ModelPool:
         What can only be stopped later (a conversion in the middle of a tensor) ends by itself;
         this returns after ``timeout_s`` at the latest.
         """
-        if os.getpid() != self._pid:
+        if self._forked:
             return
         with self._changed:
             if not self._closed:
                 self._closed = True
-                for use in self._uses.values():
-                    if not use.ticket.admitted:
-                        self._outbox.fail(use.future, _closed_error())
+                for future in self._uses.waiting():
+                    self._outbox.fail(future, _closed_error())
                 for model in list(self._going):
                     self._tell_gone(model)
                 for name in list(self._models):
-                    self._background.start(partial(self._unload, name), f"unload-{name}")
-            self._changed.notify_all()
+                    self._start("unload", self._unload, name)
+            self._clock.stop()
         self._outbox.send()
         late = self._background.join(timeout_s)
         if late:
             logger.warning("closed while this still went on: %s", ", ".join(late))
+
+    def _release(self, ticket: Ticket, keep_alive_s: float | None) -> None:
+        """End a use; see :meth:`Use.release`."""
+        if self._forked:
+            return
+        with self._changed:
+            if self._uses.end(ticket) is None:
+                return
+            self._take_back()
+            now = time.monotonic()
+            self._do(self._residency.leave(ticket, now, keep_alive_s=keep_alive_s))
+        self._outbox.send()
+
+    @property
+    def _forked(self) -> bool:
+        """In a fork nothing is loaded, and nobody may be there to give back a lock."""
+        return os.getpid() != self._pid
 
     def _check(self) -> None:
         if self._closed:
@@ -203,32 +211,40 @@ class ModelPool:
             return
         for action in actions:
             if isinstance(action, Find):
-                self._background.start(partial(self._find, action.model), f"find-{action.model}")
+                self._start("find", self._find, action.model)
             elif isinstance(action, Load):
-                self._background.start(partial(self._load, action.model), f"load-{action.model}")
+                self._start("load", self._load, action.model)
             elif isinstance(action, Unload):
-                self._background.start(
-                    partial(self._unload, action.model), f"unload-{action.model}"
-                )
+                self._start("unload", self._unload, action.model)
             elif isinstance(action, Admit):
                 model = self._models[action.ticket.model]
-                future = self._uses[action.ticket].future
-                self._outbox.give(future, model)
+                self._outbox.give(self._uses.future(action.ticket), model)
             else:
                 self._refuse(action)
         # After each event: by the next one it may be on its way back already.
         for name in [n for n in self._going if self._residency.stage(n) in _AWAY]:
             self._tell_gone(name)
-        self._start_clock()
+        self._clock.wind()
         self._changed.notify_all()
 
+    def _start(self, kind: str, work: Callable[[str], None], model: str) -> None:
+        """Do it on a thread; where the system has none, on the caller's, or let the load fail."""
+        try:
+            self._background.start(partial(work, model), f"{kind}-{model}")
+        except RuntimeError as error:
+            if work == self._unload:
+                self._outbox.call(partial(work, model))
+            else:
+                self._outbox.call(partial(self._fail, model, error))
+
     def _refuse(self, action: Refuse) -> None:
-        use = self._uses.pop(action.ticket)
+        future = self._uses.end(action.ticket)
+        assert future is not None
         if action.no_room is not None:
             error: Exception = no_room_error(action.no_room)
         else:
             error = self._failures[action.ticket.model]
-        self._outbox.fail(use.future, error)
+        self._outbox.fail(future, error)
 
     def _tell_gone(self, model: str) -> None:
         for gone in self._going.pop(model):
@@ -250,7 +266,7 @@ class ModelPool:
                 budget_bytes=self._residency.budget_bytes,
                 n_models=len(self._configs),
             )
-        except Exception as error:  # noqa: BLE001 - goes to those who wait for the model
+        except BaseException as error:  # noqa: BLE001 - goes to those who wait for the model
             self._fail(model, error)
             return
         with self._changed:
@@ -264,7 +280,7 @@ class ModelPool:
         try:
             self._check()
             loaded = self._loader.load(self._configs[model], found, self._check)
-        except Exception as error:  # noqa: BLE001 - goes to those who wait for the model
+        except BaseException as error:  # noqa: BLE001 - goes to those who wait for the model
             if not (isinstance(error, OutOfMemory) and self._try_again(model)):
                 self._fail(model, error)
             return
@@ -294,49 +310,41 @@ class ModelPool:
         self._outbox.send()
         return actions is not None
 
-    def _fail(self, model: str, error: Exception) -> None:
+    def _fail(self, model: str, error: BaseException) -> None:
+        told = load_error(model, error)
         if not self._closed:
             kind = type(error).__name__
             emit(logger, "model.load_failed", model=model, error=kind, reason=str(error))
         with self._changed:
-            self._failures[model] = error
             if not self._closed:
+                self._failures[model] = told
                 self._do(self._residency.failed(model, time.monotonic()))
+                del self._failures[model]  # with all that its traceback holds
         self._outbox.send()
 
     def _unload(self, model: str) -> None:
         with self._changed:
             loaded = self._models.pop(model, None)
-        if loaded is not None:
-            loaded.close()
-            emit(logger, "model.unloaded", model=model, n_bytes=self._residency.n_bytes(model))
+        try:
+            if loaded is not None:
+                loaded.close()
+                emit(logger, "model.unloaded", model=model, n_bytes=self._residency.n_bytes(model))
+        except BaseException:  # the others wait for its room
+            logger.exception("%s could not be closed; its memory may not be free", model)
         with self._changed:
             if not self._closed:
                 self._do(self._residency.unloaded(model, time.monotonic()))
             self._changed.notify_all()
         self._outbox.send()
 
-    def _start_clock(self) -> None:
-        """A thread that tells the residency of the time, once there is something to wait for."""
-        if not self._clock_runs and self._residency.next_event_s(time.monotonic()) is not None:
-            self._clock_runs = True
-            self._background.start(self._tick, "clock")
+    def _take_back(self) -> None:
+        """Let go for those who were dropped and cannot any more."""
+        for ticket in self._uses.left_behind():
+            self._do(self._residency.leave(ticket, time.monotonic()))
 
-    def _tick(self) -> None:
-        while self._sleep_until_event():
-            self._outbox.send()
-
-    def _sleep_until_event(self) -> bool:
-        """Until the time of the next event, or something changes; False once the pool is closed."""
-        with self._changed:
-            now = time.monotonic()
-            event = self._residency.next_event_s(now)
-            if not self._closed:
-                self._changed.wait(None if event is None else max(0.0, event - now))
-            now = time.monotonic()
-            if event is not None and now >= event and not self.closed:
-                self._do(self._residency.passed(now))
-            return not self._closed
+    def _passed(self, now_s: float) -> None:
+        self._take_back()
+        self._do(self._residency.passed(now_s))
 
 
 def _closed_error() -> EngineError:

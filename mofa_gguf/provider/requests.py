@@ -9,7 +9,6 @@ from mofa_gguf.contract import (
     ChatCompletionRequest,
     ChatMessage,
     ConfigError,
-    EmbeddingRequest,
     ImagePart,
     ProviderNotSupported,
     VideoPart,
@@ -119,16 +118,3 @@ def _check_parts(messages: Sequence[ChatMessage]) -> None:
                     f"{sense}; send text",
                     provider="gguf",
                 )
-
-
-def check_embedding(request: EmbeddingRequest) -> None:
-    if request.dimensions is not None:
-        raise ConfigError(
-            "dimensions cannot be chosen: a local model's vectors have the model's own length",
-            field="dimensions",
-        )
-    if request.encoding_format not in (None, "float"):
-        raise ConfigError(
-            f"encoding_format {request.encoding_format!r} is not supported; use 'float'",
-            field="encoding_format",
-        )

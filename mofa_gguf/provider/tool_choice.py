@@ -29,25 +29,49 @@ def forces_call(request: ChatCompletionRequest) -> bool:
 def check_tool_choice(request: ChatCompletionRequest) -> None:
     """Raises ConfigError when a call is wanted and the tool is not among those offered.
 
-    So it does for tools too large to be rendered and enforced in reasonable time.
+    So it does for tools whose names do not tell them apart, that are no text, or that are too
+    large to be rendered and enforced in reasonable time.
     """
     if forces_call(request):
         choosable(request)
     n_chars = 0
-    for tool in offered_tools(request) or ():
+    names: set[str] = set()
+    for number, tool in enumerate(offered_tools(request) or ()):
         name = tool.function.name
+        if not name or name in names:
+            problem = "has no name" if not name else f"is called {name!r}, and so is one before it"
+            raise ConfigError(
+                f"tools.{number} {problem}; give each tool a name of its own",
+                field=f"tools.{number}.function.name",
+            )
+        names.add(name)
+        _check_text(name, "the name", name)
         try:
             n_chars += len(json.dumps(tool.function.parameters))
+            text = json.dumps(tool.function.parameters, ensure_ascii=False)
         except (RecursionError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"the parameters of the tool {name!r} are no JSON schema ({error})", field="tools"
             ) from error
+        _check_text(text, "the parameters", name)
         if n_chars > MAX_TOOL_CHARS:
             raise ConfigError(
                 f"the tools have more than {MAX_TOOL_CHARS} characters of parameters at {name!r}; "
                 "offer fewer or smaller ones",
                 field="tools",
             )
+
+
+def _check_text(text: str, what: str, name: str) -> None:
+    """Half a surrogate pair is no text: neither templates nor grammars can be written with it."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{what} of the tool {name!r} cannot be written in UTF-8 ({error.reason}); "
+            "send whole characters",
+            field="tools",
+        ) from error
 
 
 def choosable(request: ChatCompletionRequest) -> list[Tool]:

@@ -45,13 +45,16 @@ def _warm_up_all(pool: ModelPool, names: Sequence[str]) -> None:
         except LLMError as error:
             if not pool.closed:
                 logger.warning("%s could not be warmed up: %s", name, error)
+        except Exception:  # a bug: the others are warmed up all the same
+            logger.exception("%s could not be warmed up", name)
         finally:
             use.release()
 
 
 def _compute_one_token(model: LoadedModel) -> None:
     """The first computation, which has what later ones find done: memory touched, kernels made."""
-    tokens = model.embedding_tokens("")
+    with model.engine.kept():
+        tokens = model.embedding_tokens("")
     if not model.engine.can_generate:
         model.engine.embed([tokens]).result()
         return

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from mofa_gguf.contract import LLMProvider
@@ -19,6 +19,7 @@ from mofa_gguf.server.answering import ClientLeft, EventStream, unless_left
 from mofa_gguf.server.completions import complete, completion_events, read_completion
 from mofa_gguf.server.errors import HttpError, Problem, problem_of
 from mofa_gguf.server.guard import Counting, Guard
+from mofa_gguf.server.json_answer import JsonAnswer
 from mofa_gguf.server.metrics import CONTENT_TYPE, HttpCounts, metrics_page
 from mofa_gguf.server.options import ServerOptions
 from mofa_gguf.server.providers import Reporter, each, model_names
@@ -82,7 +83,7 @@ async def _unknown_path(request: Request, error: Exception) -> Response:
     )
     headers = error.headers if isinstance(error, HTTPException) else None
     problem = Problem(status, "invalid_request_error", message)
-    return JSONResponse(problem.to_dict(), status, headers=headers)
+    return JsonAnswer(problem.to_dict(), status, headers=headers)
 
 
 class _Routes:
@@ -98,7 +99,7 @@ class _Routes:
         if asked.streams:
             return EventStream(self._chat_events(asked))
         answer = await unless_left(request, self._provider.chat(asked.request))
-        return JSONResponse(chat_response(answer))
+        return JsonAnswer(chat_response(answer))
 
     async def _chat_events(self, asked: Asked) -> AsyncGenerator[bytes, None]:
         chunks = self._provider.chat_stream(asked.request)
@@ -111,18 +112,18 @@ class _Routes:
         wanted = read_completion(await self._body(request))
         if wanted.asked.streams:
             return EventStream(completion_events(self._provider, wanted))
-        return JSONResponse(await unless_left(request, complete(self._provider, wanted)))
+        return JsonAnswer(await unless_left(request, complete(self._provider, wanted)))
 
     async def embeddings(self, request: Request) -> Response:
         body = await self._body(request)
         wanted = read_embedding(body)
         response = await unless_left(request, self._provider.embedding(wanted))
         as_base64 = body.get("encoding_format") == "base64"
-        return JSONResponse(embedding_response(response, as_base64=as_base64))
+        return JsonAnswer(embedding_response(response, as_base64=as_base64))
 
     async def models(self, request: Request) -> Response:
         names = model_names(self._provider)
-        return JSONResponse({"object": "list", "data": [_model(name) for name in names]})
+        return JsonAnswer({"object": "list", "data": [_model(name) for name in names]})
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["model"]
@@ -134,7 +135,7 @@ class _Routes:
                 code="model_not_found",
                 param="model",
             )
-        return JSONResponse(_model(name))
+        return JsonAnswer(_model(name))
 
     async def health(self, request: Request) -> Response:
         """That the server answers; with ``?check=true`` also whether the provider can."""
@@ -148,7 +149,7 @@ class _Routes:
             for model in member.status().models
         }
         body = {"status": "ok" if healthy else "error", "models": stages}
-        return JSONResponse(body, 200 if healthy else 503)
+        return JsonAnswer(body, 200 if healthy else 503)
 
     async def metrics(self, request: Request) -> Response:
         return PlainTextResponse(

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.responses import JSONResponse
-
 from mofa_gguf.contract import (
     ApiError,
     AuthError,
@@ -27,6 +25,7 @@ from mofa_gguf.contract import (
     SerializationError,
     Timeout,
 )
+from mofa_gguf.server.json_answer import JsonAnswer
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +74,7 @@ class Problem:
         }
         return {"error": error}
 
-    def response(self) -> JSONResponse:
+    def response(self) -> JsonAnswer:
         """The answer to the client."""
         headers = {}
         if self.retry_after_s is not None:
@@ -84,7 +83,7 @@ class Problem:
             headers["www-authenticate"] = "Bearer"
         if not self.worth_retrying:
             headers["x-should-retry"] = "false"  # OpenAI's clients repeat 429 and 5xx otherwise
-        return JSONResponse(self.to_dict(), self.status, headers=headers)
+        return JsonAnswer(self.to_dict(), self.status, headers=headers)
 
 
 # Status, type, code and whether repeating the request may help. A failed decode has no row: its

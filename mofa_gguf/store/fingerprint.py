@@ -60,7 +60,8 @@ def fingerprint(folder: Path, *, memory: Path, on_bytes: OnBytes | None = None) 
             name = path.relative_to(folder).as_posix()
             identity = f"{name}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}"
             fresh[identity] = known.get(identity) or _file_digest(path, n_done, total, on_bytes)
-            digest.update(f"{name}\0{stat.st_size}\0{fresh[identity]}\n".encode())
+            entry = f"{name}\0{stat.st_size}\0{fresh[identity]}\n"
+            digest.update(entry.encode(errors="surrogatepass"))  # names need not be UTF-8
             n_done += stat.st_size
     except OSError as error:
         raise NotAModel(folder, f"cannot be read ({error.strerror or error})") from error
@@ -82,7 +83,7 @@ def _file_digest(path: Path, n_before: int, total: int, on_bytes: OnBytes | None
 
 
 def _memory_file(memory: Path, folder: Path) -> Path:
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
+    name = hashlib.sha256(str(folder.resolve()).encode(errors="surrogatepass")).hexdigest()[:32]
     return memory / f"{name}.json"
 
 

@@ -23,7 +23,7 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path:
     """``cache_dir``, or MOFA_GGUF_CACHE_DIR, or the system's place for caches. Not created."""
     chosen = cache_dir or os.environ.get(CACHE_VARIABLE)
     if chosen:
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))
     import platformdirs
 
     return platformdirs.user_cache_path("mofa-gguf", appauthor=False)
@@ -37,7 +37,7 @@ def hub_folder(cache_dir: str | Path | None = None) -> Path:
     """
     chosen = cache_dir or os.environ.get(CACHE_VARIABLE)
     if chosen:
-        return Path(chosen).expanduser() / "hub"
+        return Path(os.path.expanduser(chosen)) / "hub"
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)

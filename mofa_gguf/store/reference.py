@@ -5,6 +5,7 @@ Nothing here opens a file or a socket; the decision is made from the string and 
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def read_reference(model: str, *, base_dir: Path | None = None) -> Reference:
             return read_hub_reference(model)
     if not model.strip():
         raise ModelMissing(model, "give a .gguf file, a checkpoint folder, a hub id or 'demo'")
-    path = (base_dir or Path()) / Path(model).expanduser()
+    path = (base_dir or Path()) / os.path.expanduser(model)
     if _exists(path):
         return PathReference(path)
     match = _HUB_ID.fullmatch(model)

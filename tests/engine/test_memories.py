@@ -13,6 +13,7 @@ from mofa_gguf.engine.engine import Engine
 from mofa_gguf.engine.models.context import Context
 from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.planning.context_params import ContextShape
 from mofa_gguf.engine.requests.request import FinishEvent, GenerationRequest, TextEvent
 from mofa_gguf.engine.requests.sampling import SamplingOptions
 from tests.support.tiny_memories import MEMORIES
@@ -102,11 +103,11 @@ def test_cells_outside_of_the_window_of_the_one_prompt_that_has_them_are_kept(
 ) -> None:
     path = MEMORIES["sliding window"](tmp_path / "model.gguf")
     engine = Engine.load(path, EngineOptions(n_threads=1, n_ctx=256))
-    model, options = engine.model, engine.options
-    with closing(Context(model, options, n_ctx=256, n_batch=64, n_sequences=12)) as context:
+    model, options, shape = engine.model, engine.options, ContextShape(256, 64, 12)
+    with closing(Context(model, options, shape)) as context:
         assert first_cell_of_a_part(context) != 0, "llama.cpp gives no cells away any more"
     window = model.n_window
-    guarded = Context(model, options, n_ctx=256, n_batch=64, n_sequences=12, window=window)
+    guarded = Context(model, options, shape, window=window)
     with closing(guarded):
         assert first_cell_of_a_part(guarded) == 0
         assert guarded.has_all(4, 40)

@@ -353,6 +353,38 @@ class TestCancelling:
                 client.ask("hi")
             wait_until(lambda: provider.cancelled)
 
+    def test_an_interrupt_while_the_loop_starts_leaves_a_client_that_works_and_closes(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        starting, go_on = threading.Event(), threading.Event()
+        started: list[threading.Thread] = []
+        run = anyio.run
+
+        def run_late(*arguments: Any) -> None:
+            started.append(threading.current_thread())
+            if len(started) == 1:
+                starting.set()
+                go_on.wait(30)
+            run(*arguments)
+
+        def interrupt() -> None:
+            starting.wait(30)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+        monkeypatch.setattr("mofa_gguf.host.portal.anyio.run", run_late)
+        client = LLMClient(ScriptedProvider())
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            client.ask("hi")
+        assert client.ask("hi") == "hi"
+        go_on.set()
+        started[0].join(30)
+        closing = threading.Thread(target=client.close, daemon=True)
+        closing.start()
+        closing.join(10)
+        assert not closing.is_alive()
+        assert not any(thread.is_alive() for thread in started)
+
 
 class TestThreads:
     def test_many_threads_share_a_client(self, client: LLMClient) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -474,6 +475,22 @@ class TestFiles:
         assert (
             AsyncChatSession.load(tmp_path / "s.json", client, system="new").system_prompt == "new"
         )
+
+    def test_a_file_is_never_put_in_place_of_a_pipe_or_a_device(self, tmp_path: Path) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        for path in (pipe, Path(os.devnull), tmp_path):
+            with pytest.raises(ConfigError, match="no ordinary file"):
+                session_of(ScriptedProvider()).save(path)
+        assert pipe.is_fifo()
+
+    @pytest.mark.parametrize("name", ["~nobody.json", "n" * 255, os.fsdecode(b"\xff.json")])
+    def test_the_file_may_have_any_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        session_of(ScriptedProvider(), system="kept").save(name)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
 
     def test_a_missing_or_wrong_file_is_named(self, tmp_path: Path) -> None:
         client = AsyncLLMClient(ScriptedProvider())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
@@ -14,7 +16,7 @@ from typing import Any, cast
 import pytest
 
 from mofa_gguf import ConfigError, GGUFConfig, QuotaExceeded
-from mofa_gguf.engine.errors import EngineClosed, ModelFileError, OutOfMemory
+from mofa_gguf.engine.errors import EngineClosed, EngineError, ModelFileError, OutOfMemory
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.provider.errors import NotEnoughMemory, translated
 from mofa_gguf.provider.footprint import Footprint
@@ -33,10 +35,13 @@ class MadeUpModel:
 
     name: str
     closed: bool = False
+    unclosable: bool = False
     engine: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(outdated=False))
 
     def close(self) -> None:
         self.closed = True
+        if self.unclosable:
+            raise RuntimeError("it does not end")
 
 
 @dataclass
@@ -47,9 +52,11 @@ class MadeUpLoader:
     log: list[str] = field(default_factory=list)
     models: list[MadeUpModel] = field(default_factory=list)
     held: dict[str, threading.Event] = field(default_factory=dict)
-    failures: dict[str, Exception] = field(default_factory=dict)
+    failures: dict[str, BaseException] = field(default_factory=dict)
     deaf: bool = False
     """Does not ask whether to go on."""
+    unclosable: bool = False
+    """Its models raise when they are closed."""
 
     def find(self, config: GGUFConfig, check: Check) -> ResolvedModel:
         self._step("find", config, check)
@@ -62,7 +69,7 @@ class MadeUpLoader:
 
     def load(self, config: GGUFConfig, found: Found, check: Check) -> LoadedModel:
         self._step("load", config, check)
-        model = MadeUpModel(str(config.name))
+        model = MadeUpModel(str(config.name), unclosable=self.unclosable)
         self.models.append(model)
         return cast(LoadedModel, model)
 
@@ -200,6 +207,132 @@ def test_a_failure_goes_to_all_who_wait_and_the_next_tries_again(
     visit(pool, "a")
 
 
+class Panic(BaseException):
+    """What a library's bindings raise on a bug of theirs: Rust's are no Exception."""
+
+
+@pytest.mark.parametrize("step", ["find a", "load a"])
+def test_a_bug_in_a_library_leaves_nobody_waiting(make_pool: MakePool, step: str) -> None:
+    pool = make_pool(MadeUpLoader({"a": 1}, failures={step: Panic("index out of bounds")}))
+    with pytest.raises(EngineError, match=r"a could not be loaded.*Panic.*index out of bounds"):
+        pool.ask("a").future.result(10)
+    visit(pool, "a")
+
+
+def test_the_pool_keeps_no_error_alive(make_pool: MakePool) -> None:
+    loader = MadeUpLoader({"a": 1}, failures={"load a": ModelFileError("a.gguf", "is broken")})
+    error = weakref.ref(loader.failures["load a"])
+    pool = make_pool(loader)
+    pool.ask("a").future.exception(60)
+    eventually(lambda: gc.collect() is not None and error() is None)
+
+
+def test_a_model_that_fails_to_close_makes_room_all_the_same(
+    make_pool: MakePool, caplog: pytest.LogCaptureFixture
+) -> None:
+    loader = MadeUpLoader({"a": 6, "b": 6}, unclosable=True)
+    pool = make_pool(loader)
+    visit(pool, "a")
+    use = pool.ask("b")
+    use.future.result(10)
+    use.release()
+    pool.unload("b").result(10)
+    assert all(model.closed for model in loader.models)
+    assert "it does not end" in caplog.text
+
+
+class TestUsesThatAreDropped:
+    """By whoever ends without letting go, as a stream whose event loop was closed before it."""
+
+    def test_a_dropped_use_is_over_with_the_next_event(self, make_pool: MakePool) -> None:
+        loader = MadeUpLoader({"a": 6, "b": 6})
+        pool = make_pool(loader)
+        use = pool.ask("a")
+        use.future.result(60)
+        del use
+        gc.collect()
+        visit(pool, "b")
+        assert loader.models[0].closed
+
+    def test_the_status_counts_it_no_more(self, make_pool: MakePool) -> None:
+        pool = make_pool(MadeUpLoader({"a": 1}))
+        use = pool.ask("a")
+        use.future.result(60)
+        assert pool.states()["a"] == (Stage.READY, 1, GIB)
+        del use
+        gc.collect()
+        assert pool.states()["a"] == (Stage.READY, 0, GIB)
+
+    def test_who_only_keeps_the_future_is_answered_all_the_same(self, make_pool: MakePool) -> None:
+        loader = MadeUpLoader({"a": 1})
+        loader.held["load a"] = threading.Event()
+        pool = make_pool(loader)
+        future = pool.ask("a").future
+        gc.collect()
+        assert pool.states()["a"][0] is not Stage.READY
+        loader.held["load a"].set()
+        assert future.result(60) is not None
+        assert pool.states()["a"][1] == 0
+
+    def test_one_that_was_let_go_of_is_not_taken_back_twice(self, make_pool: MakePool) -> None:
+        pool = make_pool(MadeUpLoader({"a": 1}))
+        other = pool.ask("a")
+        other.future.result(60)
+        visit(pool, "a")
+        gc.collect()
+        assert pool.states()["a"] == (Stage.READY, 1, GIB)
+        other.release()
+
+
+class TestThreadsThatTheSystemRefuses:
+    """As where a container's limit of threads is reached, and at the end of a process."""
+
+    @pytest.fixture
+    def refused(self, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+        """The kinds of threads that do not start: their names' first words."""
+        refused: set[str] = set()
+        start = threading.Thread.start
+
+        def refuse(thread: threading.Thread) -> None:
+            if thread.name.removeprefix("mofa-gguf-").split("-")[0] in refused:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        return refused
+
+    @pytest.mark.parametrize("kind", ["find", "load"])
+    def test_who_needs_one_is_told_and_the_next_may_try(
+        self, make_pool: MakePool, refused: set[str], kind: str
+    ) -> None:
+        pool = make_pool(MadeUpLoader({"a": 1}))
+        refused.add(kind)
+        with pytest.raises(EngineError, match=r"a could not be loaded.*can.t start new thread"):
+            pool.ask("a").future.result(10)
+        refused.clear()
+        visit(pool, "a")
+
+    def test_a_model_that_must_go_is_freed_on_the_thread_that_is_there(
+        self, make_pool: MakePool, refused: set[str]
+    ) -> None:
+        loader = MadeUpLoader({"a": 6, "b": 6})
+        pool = make_pool(loader)
+        visit(pool, "a")
+        refused.add("unload")
+        visit(pool, "b")
+        assert loader.models[0].closed
+        pool.close()
+        assert loader.models[1].closed
+
+    def test_the_clock_starts_when_it_can(self, make_pool: MakePool, refused: set[str]) -> None:
+        pool = make_pool(MadeUpLoader({"a": 1}), a={"keep_alive": 0.02})
+        refused.add("clock")
+        visit(pool, "a")
+        refused.clear()
+        visit(pool, "a")
+        eventually(lambda: stage(pool, "a") is Stage.ABSENT)
+
+
 def test_where_memory_runs_out_against_the_estimate_unused_models_go_first(
     make_pool: MakePool,
 ) -> None:
@@ -302,7 +435,25 @@ def test_a_fork_can_neither_use_nor_unload_what_its_parent_loaded(
         for asked in (pool.ask("a").future, pool.unload("a")):
             with pytest.raises(EngineClosed, match="not to a fork"):
                 asked.result(0)
+        assert pool.get("a") is None
     assert stage(pool, "a") is Stage.READY
+
+
+def test_a_fork_hears_at_once_that_nothing_is_loaded_in_it(
+    make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = make_pool(MadeUpLoader({"a": 1}))
+    visit(pool, "a")
+    told: list[object] = []
+    # In a fork nobody is there to give back a lock that another thread had.
+    asker = threading.Thread(
+        target=lambda: told.extend([pool.states(), pool.used_bytes]), daemon=True
+    )
+    with monkeypatch.context() as patch, pool._changed:
+        patch.setattr("mofa_gguf.provider.pool.os.getpid", lambda: 1)
+        asker.start()
+        asker.join(10)
+    assert told == [{"a": (Stage.ABSENT, 0, 0)}, 0]
 
 
 class TestClose:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from mofa_gguf import (
 )
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.provider.footprint import footprint, share_of
+from mofa_gguf.provider.loaded import LoadedModel
+from mofa_gguf.provider.warming import _compute_one_token
 from tests.support.tiny_gguf import TinyLlama, write_tiny_llama
 
 MIB = 2**20
@@ -228,6 +231,25 @@ class TestStartAndEnd:
                 await asyncio.sleep(0.01)
             await provider.unload("small")  # after the token is computed
 
+    def test_a_stream_left_behind_in_a_closed_loop_holds_no_model(
+        self, tiny_chat_model: Path
+    ) -> None:
+        provider = GGUFProvider(GGUFConfig(model=str(tiny_chat_model), n_threads=1))
+
+        async def read_a_little() -> None:
+            async for _chunk in provider.chat_stream(ask(max_tokens=300)):
+                break  # without aclose
+
+        # Not asyncio.run, which closes what was left open.
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda *_: None)  # it complains of the stream
+        loop.run_until_complete(read_a_little())
+        loop.close()
+        gc.collect()
+        assert [model.n_users for model in provider.status().models] == [0]
+        asyncio.run(provider.unload())
+        asyncio.run(provider.close())
+
     async def test_a_model_that_cannot_warm_up_is_told_to_its_first_request(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -239,6 +261,23 @@ class TestStartAndEnd:
                 await asyncio.sleep(0.01)
             with pytest.raises(ModelNotFound):
                 await provider.chat(ask())
+
+    async def test_a_bug_in_one_that_warms_up_keeps_no_other_from_it(
+        self, models: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        warmed = _compute_one_token
+
+        def break_down(model: LoadedModel) -> None:
+            if model.config.name == "small":
+                raise AssertionError("a bug")
+            warmed(model)
+
+        monkeypatch.setattr("mofa_gguf.provider.warming._compute_one_token", break_down)
+        async with GGUFProvider(configured(models, warm_up=("small", "vectors"))) as provider:
+            until = time.monotonic() + 120
+            while stages(provider)["vectors"] != "ready":
+                assert time.monotonic() < until
+                await asyncio.sleep(0.01)
 
     async def test_closing_while_a_checkpoint_is_converted(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -296,6 +296,22 @@ class TestLogEvents:
         assert told[0]["request"] is None
         assert told[1]["request"]
 
+    async def test_a_bug_is_told_as_a_request_that_failed(
+        self,
+        provider: GGUFProvider,
+        events: list[dict[str, Any]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def broken(*_: object) -> None:
+            raise KeyError("a bug")
+
+        monkeypatch.setattr("mofa_gguf.provider.gguf.parser_of", broken)
+        with pytest.raises(KeyError):
+            await provider.chat(ask())
+        failed = events[-1]
+        assert (failed["event"], failed["error"]) == ("request.failed", "KeyError")
+        assert failed["reason"] == "'a bug'"
+
     async def test_cached_tokens_that_give_way_are_told_at_debug_level(
         self, provider: GGUFProvider, events: list[dict[str, Any]]
     ) -> None:

@@ -80,6 +80,8 @@ def write_session(path: Path, session: Session, mark: dict[str, Any]) -> None:
         }
     ).encode()
     try:
+        if path.exists() and not path.is_file():
+            raise SessionError(path, "is no ordinary file")
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".session-", delete=False) as file:
             try:
                 for part in (MAGIC, struct.pack("<I", len(description)), description, tokens):

@@ -129,15 +129,7 @@ class ContextDecoder:
 def _make(target: Model, draft: Model, load: LoadPlan, abort: AbortFlag) -> Drafter:
     options = load.options
     shape = generation_shape(options, n_ctx=load.plan.n_ctx, shares=True)
-    context = Context(
-        draft,
-        options,
-        n_ctx=shape.n_ctx,
-        n_batch=shape.n_batch,
-        n_sequences=shape.n_sequences,
-        n_outputs=shape.n_outputs,
-        abort=abort,
-    )
+    context = Context(draft, options, shape, abort=abort)
     cache = PrefixCache(context, n_cells=context.n_ctx, n_sequences=shape.n_sequences)
     n_tokens = min(target.vocab.n_tokens, draft.vocab.n_tokens)
     return Drafter(

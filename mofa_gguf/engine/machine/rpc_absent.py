@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping
@@ -31,8 +32,10 @@ class Absentees:
         with self._lock:
             due = time.monotonic() - self._asked_s >= EVERY_S
             if self._addresses and due and not self._asking and not self._back:
-                self._asking = True
-                threading.Thread(target=self._ask, name="mofa-gguf-absent", daemon=True).start()
+                # Where the system has no thread for it, the next one to want to know asks.
+                with contextlib.suppress(RuntimeError):
+                    threading.Thread(target=self._ask, name="mofa-gguf-absent", daemon=True).start()
+                    self._asking = True
             return self._back
 
     def _ask(self) -> None:

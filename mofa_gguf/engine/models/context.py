@@ -13,7 +13,7 @@ from mofa_gguf.engine.errors import DecodeFailed, EngineError, OutOfMemory
 from mofa_gguf.engine.models.model import Model
 from mofa_gguf.engine.native import llama, take_errors
 from mofa_gguf.engine.options import EngineOptions
-from mofa_gguf.engine.planning.context_params import ContextShape, context_params, max_ubatch
+from mofa_gguf.engine.planning.context_params import ContextShape, context_params
 
 NO_ROOM = 1
 RANK = 4  # llama.h, LLAMA_POOLING_TYPE_RANK
@@ -46,22 +46,17 @@ class AbortFlag:
 class Context:
     """Owner of a ``llama_context`` and its batch. Used by one thread at a time.
 
-    ``n_ctx``: tokens its cache holds; ``n_batch``: most tokens a :meth:`run` takes; ``n_outputs``:
-    most of them that have outputs (0: all); ``on_node``: a C function that sees the graph's nodes.
-    Raises OutOfMemory when cache or buffers cannot be allocated.
+    ``shape``: tokens its cache holds, and most that a :meth:`run` takes; ``on_node``: a C function
+    that sees the graph's nodes. Raises OutOfMemory when cache or buffers cannot be allocated.
     """
 
     def __init__(
         self,
         model: Model,
         options: EngineOptions,
+        shape: ContextShape,
         *,
-        n_ctx: int,
-        n_batch: int,
-        n_sequences: int = 1,
-        pooling: int | None = None,
         abort: AbortFlag | None = None,
-        n_outputs: int = 0,
         on_node: Any = None,
         window: int = 0,
     ) -> None:
@@ -69,13 +64,12 @@ class Context:
 
         llama.cpp writes over cells that have left the window of the one sequence they belong to,
         even where the cache has room for all. Those of a shorter prefix would be missing, so every
-        cell belongs to two: of ``n_sequences`` the first half may be used, and the second holds on.
+        cell belongs to two: of the shape's sequences the first half may be used, and the second
+        holds on.
         """
         library = llama()
-        most = max_ubatch(options)
-        shape = ContextShape(n_ctx, n_batch, n_sequences, pooling, most, n_outputs)
         params = context_params(options, shape)
-        self._ranks = pooling == RANK
+        self._ranks = shape.pooling == RANK
         self._abort = abort
         if abort is not None:
             params.abort_callback = abort.callback
@@ -90,16 +84,16 @@ class Context:
         if not self._handle:
             reason = "; ".join(take_errors()) or "llama.cpp gave no reason"
             raise OutOfMemory(
-                f"a context of {n_ctx} tokens could not be made ({reason}); "
+                f"a context of {shape.n_ctx} tokens could not be made ({reason}); "
                 "use a smaller n_ctx or a smaller KV cache type"
             )
         model.adapters.apply(self._handle)
         self.n_ctx: int = library.llama_n_ctx(self._handle)
-        self.n_batch = n_batch
-        self._n_outputs = min(n_outputs, n_batch) or n_batch
+        self.n_batch = shape.n_batch
+        self._n_outputs = min(shape.n_outputs, shape.n_batch) or shape.n_batch
         self._window = window
-        self._holders = (0, n_sequences // 2) if window else (0,)
-        self._batch = library.llama_batch_init(n_batch, 0, len(self._holders))
+        self._holders = (0, shape.n_sequences // 2) if window else (0,)
+        self._batch = library.llama_batch_init(shape.n_batch, 0, len(self._holders))
         self._tokens, self._positions = self._batch.token, self._batch.pos
         self._memory = library.llama_get_memory(self._handle)
         # Another one than llama-cpp-python's, which makes an object of the pointer each time.

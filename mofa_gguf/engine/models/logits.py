@@ -15,6 +15,7 @@ from mofa_gguf.engine.models.loading import load_model
 from mofa_gguf.engine.models.model import Model
 from mofa_gguf.engine.native import apart
 from mofa_gguf.engine.options import EngineOptions, LoraAdapter
+from mofa_gguf.engine.planning.context_params import reading_shape
 
 
 class Probe:
@@ -80,9 +81,8 @@ class Probe:
         n_vocab = self.model.vocab.n_tokens
         if not tokens or not all(0 <= token < n_vocab for token in tokens):
             raise InvalidOption("tokens", f"must be one or more ids from 0 to {n_vocab - 1}")
-        context = Context(
-            self.model, self._options, n_ctx=len(tokens), n_batch=len(tokens), pooling=pooling
-        )
+        shape = reading_shape(self._options, len(tokens), pooling=pooling)
+        context = Context(self.model, self._options, shape)
         try:
             n_tokens = len(tokens)
             context.fill(tokens, range(n_tokens), [0] * n_tokens, [True] * n_tokens)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.machine.devices import available_memory_bytes
 from mofa_gguf.engine.machine.hugepages import HugePages
 from mofa_gguf.engine.machine.rpc import absentees, guards_of
+from mofa_gguf.engine.models.keeping import Keeping
 from mofa_gguf.engine.models.lora import LoadedAdapters, load_adapters
 from mofa_gguf.engine.native import apart, llama, logged, take_errors
 from mofa_gguf.engine.options import EngineOptions
@@ -67,7 +68,7 @@ class Model:
         """Workers that might have layers of it but did not answer when it was loaded."""
         self._buffers = buffers  # ctypes arrays that llama.cpp keeps pointers to
         self._handle = handle
-        self._lock = threading.Lock()
+        self._keeping = Keeping()
         library = llama()
         self.adapters = LoadedAdapters()
         self.reservation: Reservation | None = None
@@ -86,6 +87,11 @@ class Model:
         self.n_bytes: int = library.llama_model_size(handle)
         self.description = self._describe()
         self.eog_ids = self._end_of_generation()
+        self.ranks = self._has_judging_head()
+        """Whether the model has a head that says how well two texts fit together.
+
+        Its first output is that: the only one, or the "yes" of a model that answers yes or no.
+        """
 
     @classmethod
     def load(
@@ -178,26 +184,26 @@ class Model:
         if self._guards and (lost := self.lost_devices):
             raise DeviceLost(lost)
 
-    @property
-    def ranks(self) -> bool:
-        """Whether the model has a head that says how well two texts fit together.
+    def kept(self) -> AbstractContextManager[None]:
+        """While the block runs :meth:`close` frees nothing. Raises EngineClosed behind it."""
+        return self._keeping.within()
 
-        Its first output is that: the only one, or the "yes" of a model that answers yes or no.
-        """
+    def close(self) -> None:
+        """Free the weights once nobody is within :meth:`kept`; may be called twice."""
+        self._keeping.end(self._free)
+
+    def _free(self) -> None:
+        self.vocab.close()
+        llama().llama_model_free(self._handle)
+        self._handle = None
+        if self.reservation is not None:
+            self.reservation.release()
+
+    def _has_judging_head(self) -> bool:
         if self.pooling != "rank":
             return False
         label: bytes | None = llama().llama_model_cls_label(self._handle, 0)
         return self.n_cls_out == 1 or label == b"yes"
-
-    def close(self) -> None:
-        """Free the weights; may be called twice."""
-        with self._lock:
-            if self._handle:
-                self.vocab.close()
-                llama().llama_model_free(self._handle)
-                self._handle = None
-                if self.reservation is not None:
-                    self.reservation.release()
 
     def _describe(self) -> str:
         buffer = ctypes.create_string_buffer(256)

@@ -13,6 +13,7 @@ from mofa_gguf.engine.models.loading import load_model
 from mofa_gguf.engine.models.model import Model, refuse_encoder_decoder
 from mofa_gguf.engine.native import apart
 from mofa_gguf.engine.options import EngineOptions
+from mofa_gguf.engine.planning.context_params import reading_shape
 
 _MEAN = 1  # llama.h, LLAMA_POOLING_TYPE_MEAN
 
@@ -79,8 +80,8 @@ def read_in_chunks(
 
 def _context(model: Model, options: EngineOptions, size: int, collector: Collector) -> Context:
     pooling = _MEAN if model.is_encoder else None
-    on_node = collector.callback
-    return Context(model, options, n_ctx=size, n_batch=size, pooling=pooling, on_node=on_node)
+    shape = reading_shape(options, size, pooling=pooling)
+    return Context(model, options, shape, on_node=collector.callback)
 
 
 def _read(context: Context, model: Model, tokens: list[int]) -> None:

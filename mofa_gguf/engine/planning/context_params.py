@@ -75,6 +75,13 @@ def embedding_shape(options: EngineOptions, *, pooling: int = _MEAN) -> ContextS
     return ContextShape(n_batch, n_batch, min(_N_EMBEDDING_SEQUENCES, n_batch), pooling)
 
 
+def reading_shape(
+    options: EngineOptions, n_tokens: int, *, pooling: int | None = None
+) -> ContextShape:
+    """The context that reads one text, and has an output for each token where it pools nothing."""
+    return ContextShape(n_tokens, n_tokens, 1, pooling, max_ubatch(options))
+
+
 def context_params(options: EngineOptions, shape: ContextShape) -> Any:
     """llama.cpp's ``llama_context_params``."""
     params = llama().llama_context_default_params()

@@ -27,12 +27,13 @@ from mofa_gguf.engine.planning.costs import (
 )
 from mofa_gguf.engine.planning.dry_load import Buffers, DryModel
 from mofa_gguf.engine.planning.embedding import EmbeddingPlan, embedding_plan
-from mofa_gguf.engine.planning.facts import ModelFacts, mapped_span
+from mofa_gguf.engine.planning.facts import ModelFacts
 from mofa_gguf.engine.planning.load_params import model_params
 from mofa_gguf.engine.planning.load_plan import LoadPlan
 from mofa_gguf.engine.planning.placement import Budget
 from mofa_gguf.engine.planning.plan import Plan, make_plan
 from mofa_gguf.engine.planning.repack import repacked, repacked_bytes
+from mofa_gguf.engine.planning.resident import mapped_bytes
 from mofa_gguf.engine.planning.rooms import device_room, host_room
 from mofa_gguf.engine.planning.search import Wishes
 from mofa_gguf.engine.planning.sizing import parking_bytes
@@ -270,30 +271,13 @@ class Planner:
     def _resident(self, plan: Plan, use_mmap: bool) -> int:
         if not use_mmap:
             return plan.host.n_bytes
-        first = len(self.facts.layers) - max(0, plan.n_gpu_layers - 1)
         held = {tensor.name for tensor in self._repacked()}
-        mapped = [
-            tensor
-            for tensor in self.tensors
-            if tensor.name not in held and _stays(tensor.name, first, plan)
-        ]
-        return plan.host.n_bytes + mapped_span(mapped) - sum(t.n_bytes for t in mapped)
+        return mapped_bytes(plan, self.tensors, n_layers=len(self.facts.layers), held=held)
 
 
 def _settings(plan: Plan) -> tuple[int, str, int]:
     """What the sizes of llama.cpp's buffers depend on."""
     return plan.n_ctx, plan.type_k, plan.n_gpu_layers
-
-
-def _stays(name: str, first_offloaded: int, plan: Plan) -> bool:
-    """Whether a tensor stays with the CPU."""
-    if not plan.n_gpu_layers or name.startswith("token_embd"):
-        return True
-    parts = name.split(".")
-    if parts[0] != "blk" or not parts[1].isdigit():
-        return False
-    layer = int(parts[1])
-    return layer < first_offloaded or (layer in plan.cpu_experts and "_exps" in name)
 
 
 def _corrected(facts: ModelFacts, plan: Plan, buffers: Buffers, shape: ContextShape) -> ModelFacts:

@@ -48,15 +48,7 @@ class Embedder:
         self.n_max = longest_input(model, options)
         shape = embedding_shape(options, pooling=pooling)
         self._n_sequences = shape.n_sequences
-        self._context = Context(
-            model,
-            options,
-            n_ctx=shape.n_ctx,
-            n_batch=shape.n_batch,
-            n_sequences=shape.n_sequences,
-            pooling=shape.pooling,
-            abort=abort,
-        )
+        self._context = Context(model, options, shape, abort=abort)
 
     def batches(self, inputs: Sequence[Sequence[int]]) -> list[range]:
         """The batches that ``inputs`` are embedded in."""

@@ -120,7 +120,8 @@ class Loop:
                     self._worker.add(self._arrived.popleft())
                 try:
                     self._worker.step(self._interrupted)
-                except Exception as error:  # a bug must not end the thread that all wait for
+                # A bug must not end the thread that all wait for, nor must a library's panic.
+                except BaseException as error:
                     logger.exception("a step failed in an unexpected way")
                     self._worker.start_over(EngineError(f"the engine failed: {error!r}"))
             if self._side_tasks:

@@ -59,16 +59,7 @@ class Worker:
         window = model.n_window if shares else 0
         n_sequences = shape.n_sequences // 2 if window else shape.n_sequences
         n_parallel = min(options.max_parallel, n_sequences)
-        self._context = Context(
-            model,
-            options,
-            n_ctx=shape.n_ctx,
-            n_batch=shape.n_batch,
-            n_sequences=shape.n_sequences,
-            n_outputs=shape.n_outputs,
-            abort=abort,
-            window=window,
-        )
+        self._context = Context(model, options, shape, abort=abort, window=window)
         filling = None
         if shares and n_sequences > n_parallel:
             filling = filling_for(model, options, sequence=n_sequences - 1)

@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mofa_gguf.engine.speculation.hit_rate import HitRate
 from mofa_gguf.engine.speculation.policy import MARGIN
 
 MAX_DEPTH = 8
@@ -49,25 +50,23 @@ class DraftAcceptance:
 
     def __init__(self) -> None:
         self.n_noted = 0
-        self._right = [0.0] * (len(_PRIOR) + 1)
-        self._all = [0.0] * (len(_PRIOR) + 1)
+        self._rates = [HitRate(each, weight=_PRIOR_WEIGHT, memory=_MEMORY) for each in _PRIOR]
+        self._mean = HitRate(_MEAN_PRIOR, weight=_MEAN_WEIGHT, memory=_MEMORY)
 
     def note(self, confidence: float, *, right: bool) -> None:
         """A guess that the draft model gave this probability was right or wrong."""
         self.n_noted += 1
-        for n in (bisect_left(_LEVELS, confidence), -1):
-            self._right[n] = _MEMORY * self._right[n] + right
-            self._all[n] = _MEMORY * self._all[n] + 1
+        self._rates[bisect_left(_LEVELS, confidence)].note(right=right)
+        self._mean.note(right=right)
 
     def chance(self, confidence: float) -> float:
         """How probable it is that a guess of this confidence is right, 0 to 1."""
-        n = bisect_left(_LEVELS, confidence)
-        return (self._right[n] + _PRIOR[n] * _PRIOR_WEIGHT) / (self._all[n] + _PRIOR_WEIGHT)
+        return self._rates[bisect_left(_LEVELS, confidence)].chance
 
     @property
     def mean(self) -> float:
         """How probable it is that a guess is right of which nothing is known yet."""
-        return (self._right[-1] + _MEAN_PRIOR * _MEAN_WEIGHT) / (self._all[-1] + _MEAN_WEIGHT)
+        return self._mean.chance
 
     @property
     def trusted(self) -> bool:

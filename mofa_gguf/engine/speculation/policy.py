@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from mofa_gguf.engine.speculation.hit_rate import HitRate
 from mofa_gguf.engine.speculation.lookup import Lookup, Match, continuation
 
 MAX_DRAFT = 32
@@ -40,19 +41,15 @@ class Acceptance:
     """How often guesses of one sequence are right, by the length of the agreement before them."""
 
     def __init__(self) -> None:
-        self._right = [0.0] * len(_PRIOR)
-        self._all = [0.0] * len(_PRIOR)
+        self._rates = [HitRate(each, weight=_PRIOR_WEIGHT, memory=_MEMORY) for each in _PRIOR]
 
     def note(self, match_length: int, *, right: bool) -> None:
         """A guess that followed an agreement of ``match_length`` tokens was right or wrong."""
-        n = bisect_left(_MATCH_LENGTHS, match_length)
-        self._right[n] = _MEMORY * self._right[n] + right
-        self._all[n] = _MEMORY * self._all[n] + 1
+        self._rates[bisect_left(_MATCH_LENGTHS, match_length)].note(right=right)
 
     def chance(self, match_length: int) -> float:
         """How probable it is that the next guess is right, 0 to 1."""
-        n = bisect_left(_MATCH_LENGTHS, match_length)
-        return (self._right[n] + _PRIOR[n] * _PRIOR_WEIGHT) / (self._all[n] + _PRIOR_WEIGHT)
+        return self._rates[bisect_left(_MATCH_LENGTHS, match_length)].chance
 
     def chances(self, match_length: int, n: int) -> Iterator[float]:
         """For each of ``n`` guesses in a row: how probable it is that all up to it are right.

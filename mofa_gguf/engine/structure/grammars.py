@@ -32,6 +32,7 @@ _WHITESPACE: dict[Whitespace, str | None] = {
 _MAX_CHARS = 500_000
 _RULE = re.compile(r"^[ \t]*[?!]?\w+[^:\n\"/]*:", re.MULTILINE)
 _REFERENCE = re.compile(r'"\$ref"')
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTENT = "content"
 
 
@@ -79,7 +80,7 @@ def json_schema(schema: JsonSchema | str, *, whitespace: Whitespace = "short") -
 def regex(pattern: str) -> Grammar:
     """Text that matches a regular expression as a whole (the syntax of Rust's regex crate)."""
     what = "the regular expression"
-    _check_size(pattern, what)
+    _check_text(pattern, what)
     return Grammar(llguidance.LLMatcher.grammar_from_regex(pattern), what)
 
 
@@ -89,7 +90,7 @@ def lark(text: str, *, n_rules_max: int = 800) -> Grammar:
     llguidance follows chains of rules by recursion, and thousands of them end the process: raises
     ConstraintError where there are more rules, or references in schemas, than that.
     """
-    _check_size(text, "the grammar")
+    _check_text(text, "the grammar")
     for what, found in (("rules", _RULE), ("references", _REFERENCE)):
         n, most = sum(1 for _ in found.finditer(text)), n_rules_max
         if n > most:
@@ -99,7 +100,7 @@ def lark(text: str, *, n_rules_max: int = 800) -> Grammar:
 
 def gbnf(text: str) -> Grammar:
     """Text of a grammar in llama.cpp's GBNF, from its rule ``root``. Raises ConstraintError."""
-    _check_size(text, "the GBNF grammar")
+    _check_text(text, "the GBNF grammar")
     return Grammar(lark(lark_of(text)).text, "the GBNF grammar")
 
 
@@ -120,6 +121,15 @@ def _check_size(text: str, what: str) -> None:
     if len(text) > _MAX_CHARS:
         raise ConstraintError(
             f"{what} has {len(text)} characters, above {_MAX_CHARS}; make it smaller"
+        )
+
+
+def _check_text(text: str, what: str) -> None:
+    _check_size(text, what)
+    if not text.isascii() and (found := _SURROGATE.search(text)):
+        raise ConstraintError(
+            f"{what} has half a surrogate pair ({found[0]!r}) at {found.start()}, which no text "
+            "can be written with; send the whole character"
         )
 
 

@@ -89,7 +89,7 @@ class Vocab:
         """The owner's word that it frees the vocabulary; may be called twice.
 
         From here on whatever asks llama.cpp raises VocabClosed, and so does what would have been
-        remembered. No other thread may be within a call.
+        remembered. No other thread may be within a call: the owner sees to that.
         """
         self._open_pointer = None
         self._memo = TokenMemo()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from mofa_gguf.engine.errors import ModelFileError
 from mofa_gguf.engine.files.header import read_header
 from mofa_gguf.engine.files.vocabulary import check_vocabulary
-from mofa_gguf.engine.native import llama, take_errors
+from mofa_gguf.engine.native import apart, llama, take_errors
 from mofa_gguf.engine.tokens.vocab import Vocab
 
 
@@ -27,10 +28,15 @@ class VocabFile:
         metadata = {} if natively else header.metadata
         params = library.llama_model_default_params()
         params.vocab_only = True
-        take_errors()
-        self._model = library.llama_model_load_from_file(os.fsencode(path), params)
+
+        def read() -> tuple[Any, list[str]]:
+            take_errors()
+            return library.llama_model_load_from_file(os.fsencode(path), params), take_errors()
+
+        # Ctrl-C would be lost in llama.cpp's log, which is Python.
+        self._model, errors = apart(read, discard=_free)
         if not self._model:
-            reason = "; ".join(take_errors()) or "no reason given"
+            reason = "; ".join(errors) or "no reason given"
             raise ModelFileError(path, f"llama.cpp cannot read its vocabulary ({reason})")
         pointer = library.llama_model_get_vocab(self._model)
         self.vocab = Vocab(pointer, owner=self, metadata=metadata, path=path)
@@ -52,3 +58,8 @@ class VocabFile:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _free(found: tuple[Any, list[str]]) -> None:
+    if found[0]:
+        llama().llama_model_free(found[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,6 +102,12 @@ def test_a_folder_that_is_not_there_is_an_error(tiny_model: Path, tmp_path: Path
     with pytest.raises(SessionError, match="cannot be read"):
         engine.load_session(tmp_path / "none" / "s").result(10)
     engine.close()
+
+
+def test_a_session_is_never_put_in_place_of_a_device() -> None:
+    with pytest.raises(SessionError, match="no ordinary file"):
+        write_session(Path(os.devnull), Session([1], b"state"), MARK)
+    assert not Path(os.devnull).is_file()
 
 
 def test_a_recurrent_model_has_no_cells_to_save(tmp_path: Path) -> None:

@@ -87,3 +87,18 @@ def test_where_nobody_was_missing_nobody_is_asked(machines: Machines) -> None:
     time.sleep(0.05)
     assert not absentees.back
     assert machines.asked == []
+
+
+def test_where_the_system_has_no_thread_the_next_one_asks(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    absentees = Absentees({"first:1": FIRST})
+    machines.there = {FIRST}
+    time.sleep(0.03)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert not absentees.back
+    assert eventually(lambda: absentees.back)

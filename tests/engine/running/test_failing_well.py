@@ -164,6 +164,27 @@ def goes_idle_soon(engine: Engine, n_generated: int) -> None:
     assert engine.stats().n_generated_tokens - n_generated <= 4
 
 
+def test_a_panic_of_a_library_fails_the_step_and_does_not_end_the_engine(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Panic(BaseException):
+        """Rust's are no Exception in Python."""
+
+    expected = told(engine.submit(asked()))
+    worker = engine._worker
+    assert worker is not None
+
+    def panic(_interrupted: object) -> None:
+        raise Panic("index out of bounds")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "step", panic)
+        with pytest.raises(EngineError, match="the engine failed: Panic"):
+            told(engine.submit(asked()))
+    assert "in an unexpected way" in caplog.text
+    assert told(engine.submit(asked())) == expected
+
+
 def test_a_loop_closed_mid_stream_cancels_the_request(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mofa_gguf.engine.errors import ModelFileError, VocabClosed
+from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.tokens.vocab import Vocab
 from mofa_gguf.engine.tokens.vocab_file import VocabFile
 
@@ -73,3 +76,31 @@ def test_a_file_name_that_is_no_utf8_is_a_name_like_any_other(
     shutil.copyfile(tiny_model, path)
     with VocabFile(path) as file:
         assert file.vocab.n_tokens > 0
+
+
+class PressCtrlC(logging.Handler):
+    """Interrupts the process when llama.cpp says its first line."""
+
+    pressed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.pressed:
+            self.pressed = True
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_while_a_vocabulary_is_read_is_not_lost_in_llama_cpps_log(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama()
+    log = logging.getLogger("mofa_gguf.llama_cpp")
+    handler = PressCtrlC()
+    monkeypatch.setattr(log, "handlers", [handler])
+    monkeypatch.setattr(log, "level", logging.DEBUG)
+    log.manager._clear_cache()  # type: ignore[attr-defined]
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            VocabFile(tiny_model)
+    finally:
+        log.manager._clear_cache()  # type: ignore[attr-defined]
+    assert handler.pressed

@@ -1,0 +1,128 @@
+"""Ctrl-C at every moment of a command's life: exit code 130, and no traceback."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+# Sends the process Ctrl-C where a module is first looked for.
+PRESSING = """
+import os, signal, sys
+
+AT = sys.argv[1]
+
+class PressCtrlC:
+    def find_spec(self, name, path=None, target=None):
+        if name == AT:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+        return None
+
+sys.meta_path.insert(0, PressCtrlC())
+signal.signal(signal.SIGINT, {handler})
+sys.argv[:] = ["mofa-gguf", *sys.argv[2:]]
+{start}
+"""
+
+
+def entry() -> tuple[str, str]:
+    """Module and function of the command, as an installer reads them."""
+    text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(r'^mofa-gguf = "([\w.]+):(\w+)"$', text, re.MULTILINE)
+    assert found is not None
+    return found[1], found[2]
+
+
+def starts() -> dict[str, str]:
+    module, function = entry()
+    return {
+        "script": f"from {module} import {function}\nsys.exit({function}())",
+        "module": "import runpy\nrunpy.run_module('mofa_gguf', run_name='__main__')",
+    }
+
+
+def pressed(
+    start: str, at: str, *arguments: str, handler: str = "signal.default_int_handler"
+) -> subprocess.CompletedProcess[str]:
+    code = PRESSING.format(start=starts()[start], handler=handler)
+    return subprocess.run(
+        [sys.executable, "-c", code, at, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("start", ["script", "module"])
+@pytest.mark.parametrize(
+    "at",
+    [
+        "mofa_gguf.cli",
+        "mofa_gguf.cli.main",
+        "typer",
+        "typer.core",
+        "mofa_gguf.cli.worker",  # the last of the commands
+        "mofa_gguf.cli.output",  # when options are read
+        "mofa_gguf.store",  # when the command runs
+    ],
+)
+def test_ctrl_c_while_modules_are_imported_ends_silently_with_130(start: str, at: str) -> None:
+    result = pressed(start, at, "inspect", "demo")
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+def test_ctrl_c_while_help_is_made_ends_silently_with_130() -> None:
+    result = pressed("script", "typer.rich_utils", "--help")
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+def test_an_interrupt_that_the_process_was_started_to_ignore_is_ignored() -> None:
+    result = pressed("script", "typer", "--version", handler="signal.SIG_IGN")
+    assert result.returncode == 0
+    assert result.stdout.startswith("mofa-gguf ")
+    assert result.stderr == ""
+
+
+def test_ctrl_c_at_its_usual_place_is_heard_again_once_the_command_runs(tmp_path: Path) -> None:
+    """The handler of the imports must not be left in place: a command ends in good order."""
+    ended = tmp_path / "ended"
+    code = (
+        "import os, pathlib, signal, sys, typer\n"
+        "import mofa_gguf.cli.doctor as command\n"
+        "def run() -> None:\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    finally:\n"
+        f"        pathlib.Path({str(ended)!r}).touch()\n"
+        "command.run = run\n"
+        "sys.argv[:] = ['mofa-gguf', 'doctor']\n"
+        f"{starts()['script']}\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+    assert ended.exists()
+
+
+def test_little_is_imported_before_ctrl_c_is_provided_for() -> None:
+    code = (
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        f"import {entry()[0]}\n"
+        "print(*sorted(set(sys.modules) - before))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    slow = {"typing", "re", "pathlib", "dataclasses", "inspect", "importlib.metadata"}
+    assert not slow & set(result.stdout.split())
+    ours = [name for name in result.stdout.split() if name.startswith("mofa_gguf")]
+    assert ours == ["mofa_gguf", "mofa_gguf.__main__", "mofa_gguf.convert"]
