@@ -7,7 +7,7 @@ of its own, which a silent request leaves in force.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, overload
@@ -18,11 +18,11 @@ from mofa_gguf.contract.base import explain_validation
 from mofa_gguf.contract.chunks import ChatCompletionChunk
 from mofa_gguf.contract.embeddings import EmbeddingInput, EmbeddingRequest
 from mofa_gguf.contract.errors import ConfigError, Other
-from mofa_gguf.contract.messages import ChatMessage
 from mofa_gguf.contract.provider import LLMProvider
 from mofa_gguf.contract.requests import ChatCompletionRequest
 from mofa_gguf.contract.responses import ChatCompletionResponse
 from mofa_gguf.host.answers import text_of
+from mofa_gguf.host.asked import Conversation, as_request, as_text
 from mofa_gguf.host.formats import as_response_format, read_answer
 from mofa_gguf.host.in_flight import BatchItem, answer_batch
 from mofa_gguf.host.llm_config import LLMConfig
@@ -32,18 +32,9 @@ from mofa_gguf.host.retrying import RetryingProvider
 from mofa_gguf.host.session import AsyncChatSession
 from mofa_gguf.host.streams import closing
 from mofa_gguf.host.tool_executor import ToolExecutor
-from mofa_gguf.host.tool_loop import AnyTool, RunResult, Toolbox, ToolLimits, run_tools
+from mofa_gguf.host.tool_loop import AnyTool, RunResult, Toolbox, ToolLimits, run_tools, several
 
 T = TypeVar("T")
-
-Conversation = (
-    str
-    | ChatMessage
-    | ChatCompletionRequest
-    | Mapping[str, Any]
-    | Sequence[ChatMessage | Mapping[str, Any]]
-)
-"""What ``chat`` takes: a user's text, one message, several, or a request; dicts are messages."""
 
 
 class AsyncLLMClient:
@@ -101,7 +92,7 @@ class AsyncLLMClient:
 
     async def ask_with_system(self, system: str, prompt: str, **options: Any) -> str:
         """The model's answer to one question under a system prompt; raises as ``ask`` does."""
-        messages = [ChatMessage.system(system), ChatMessage.user(prompt)]
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
         return text_of(await self.chat(messages, **options))
 
     async def ask_stream(self, prompt: str, **options: Any) -> AsyncGenerator[str, None]:
@@ -168,7 +159,7 @@ class AsyncLLMClient:
         """
         limits = ToolLimits(max_rounds=max_tool_rounds, timeout_s=tool_timeout_s)
         request = self.request(conversation, **options)
-        toolbox = await Toolbox.of([*tools, *(request.tools or ())], executor)
+        toolbox = await Toolbox.of([*several(tools), *(request.tools or ())], executor)
         return await run_tools(self._asked.chat, request, toolbox, limits)
 
     @overload
@@ -209,24 +200,33 @@ class AsyncLLMClient:
         in its item, and the rest goes on; while too many requests wait, they are sent again later.
         Closing the generator early cancels those in flight. Options are those of ``chat``.
         """
-        if parallel < 1:
-            raise ConfigError(f"parallel is at least 1, not {parallel}", field="parallel")
+        if not isinstance(parallel, int) or parallel < 1:
+            raise ConfigError(f"parallel is at least 1, not {parallel!r}", field="parallel")
+        if not isinstance(conversations, Iterable):
+            raise ConfigError(
+                f"conversations is a {type(conversations).__name__}; give several, such as a list",
+                field="conversations",
+            )
         return answer_batch(partial(self.chat, **options), conversations, limit=parallel)
 
     async def embed(self, text: str) -> list[float]:
         """A text's vector.
 
         Raises:
+            ConfigError: it is no text.
             Other: the provider answered with no vector, or several.
             LLMError: whatever the provider raises.
         """
-        return (await self._embed(text, n_texts=1))[0]
+        return (await self._embed(as_text(text, "text"), n_texts=1))[0]
 
     async def embed_batch(self, texts: Sequence[str]) -> list[list[float]]:
         """The texts' vectors, in the order of the texts; raises as ``embed`` does."""
         if isinstance(texts, str):
             raise ConfigError("embed_batch takes several texts; use embed for one", field="texts")
-        return await self._embed(list(texts), n_texts=len(texts)) if texts else []
+        if not isinstance(texts, Iterable):
+            raise ConfigError(f"texts is a {type(texts).__name__}; give a list", field="texts")
+        read = [as_text(text, f"texts.{number}") for number, text in enumerate(texts)]
+        return await self._embed(read, n_texts=len(read)) if read else []
 
     def request(self, conversation: Conversation, **options: Any) -> ChatCompletionRequest:
         """The request that ``chat`` sends for a conversation and options.
@@ -237,7 +237,7 @@ class AsyncLLMClient:
         if "response_format" in options:
             options["response_format"] = as_response_format(options["response_format"])
         try:
-            request = _as_request(conversation).with_options(options)
+            request = as_request(conversation).with_options(options)
         except ValidationError as error:
             field, problem = explain_validation(error)
             raise ConfigError(f"this is no request: {problem}", field=field) from error
@@ -286,15 +286,3 @@ class AsyncLLMClient:
                 f"{self._provider.name()} answered {n_texts} texts with {len(data)} vectors"
             )
         return [item.embedding for item in sorted(data, key=lambda item: item.index)]
-
-
-def _as_request(conversation: Conversation) -> ChatCompletionRequest:
-    if isinstance(conversation, ChatCompletionRequest):
-        return conversation
-    if isinstance(conversation, str):
-        messages: list[Any] = [ChatMessage.user(conversation)]
-    elif isinstance(conversation, ChatMessage | Mapping):
-        messages = [conversation]
-    else:
-        messages = list(conversation)
-    return ChatCompletionRequest(messages=messages)

@@ -15,7 +15,8 @@ from typing import Any, TypeVar, overload
 from mofa_gguf.contract.chunks import ChatCompletionChunk
 from mofa_gguf.contract.provider import LLMProvider
 from mofa_gguf.contract.responses import ChatCompletionResponse
-from mofa_gguf.host.async_client import AsyncLLMClient, Conversation
+from mofa_gguf.host.asked import Conversation
+from mofa_gguf.host.async_client import AsyncLLMClient
 from mofa_gguf.host.in_flight import BatchItem
 from mofa_gguf.host.llm_config import LLMConfig
 from mofa_gguf.host.loading import load_provider

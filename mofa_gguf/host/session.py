@@ -20,7 +20,7 @@ from mofa_gguf.host.session_file import SessionState, read_session, write_sessio
 from mofa_gguf.host.streams import closing, until_news
 from mofa_gguf.host.token_budget import TokenBudgetConfig
 from mofa_gguf.host.tool_executor import ToolExecutor
-from mofa_gguf.host.tool_loop import AnyTool, Toolbox, ToolLimits, run_tools
+from mofa_gguf.host.tool_loop import AnyTool, Toolbox, ToolLimits, run_tools, several
 
 if TYPE_CHECKING:
     from mofa_gguf.host.async_client import AsyncLLMClient
@@ -69,7 +69,7 @@ class AsyncChatSession:
     ) -> None:
         self._client = client
         self._id = session_id or str(uuid.uuid4())
-        self._tools = list(tools)
+        self._tools = several(tools)
         self._executor = executor
         self._settings = SessionSettings(client, system, None, token_budget)
         self._options = options
@@ -177,7 +177,7 @@ class AsyncChatSession:
         self, tools: Iterable[AnyTool], executor: ToolExecutor | None = None
     ) -> AsyncChatSession:
         """This session, with tools in place of any others."""
-        self._tools, self._executor = list(tools), executor
+        self._tools, self._executor = several(tools), executor
         return self
 
     def with_token_budget(self, budget: TokenBudgetConfig | None) -> AsyncChatSession:

@@ -30,6 +30,15 @@ AnyTool = Callable[..., Any] | FunctionTool | Tool | dict[str, Any]
 Chat = Callable[[ChatCompletionRequest], Awaitable[ChatCompletionResponse]]
 
 
+def several(tools: Iterable[AnyTool]) -> list[AnyTool]:
+    """The tools as a list. Raises ConfigError for one tool, or none at all."""
+    if not isinstance(tools, Iterable):
+        raise ConfigError(
+            f"tools is no list but a {type(tools).__name__}; give a list of tools", field="tools"
+        )
+    return list(tools)
+
+
 @dataclass(frozen=True)
 class ToolLimits:
     """How long and how much a model may call tools.
@@ -43,11 +52,13 @@ class ToolLimits:
     max_parallel: int = 16
 
     def __post_init__(self) -> None:
-        if self.max_rounds < 0 or self.max_parallel < 1 or not self.timeout_s > 0:
+        whole = all(isinstance(n, int) for n in (self.max_rounds, self.max_parallel))
+        seconds = isinstance(self.timeout_s, int | float) and self.timeout_s > 0
+        if not (whole and seconds) or self.max_rounds < 0 or self.max_parallel < 1:
             raise ConfigError(
                 "tool limits must be positive, and max_rounds at least 0, "
-                f"not max_rounds={self.max_rounds}, timeout_s={self.timeout_s}, "
-                f"max_parallel={self.max_parallel}",
+                f"not max_rounds={self.max_rounds!r}, timeout_s={self.timeout_s!r}, "
+                f"max_parallel={self.max_parallel!r}",
                 field="tools",
             )
 

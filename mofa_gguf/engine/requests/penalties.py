@@ -13,6 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+_MOST = 1e30
+"""A greater one is no number any more beside a logit."""
+
 
 class Penalties:
     """What one request has said, and what that costs. ``last_n``: tokens that ``repeat`` counts."""
@@ -26,7 +29,7 @@ class Penalties:
         presence: float,
         prompt: Sequence[int],
     ) -> None:
-        self._repeat = repeat
+        self._repeat = min(repeat, _MOST)
         self._frequency = frequency
         self._presence = presence
         counts = repeat != 1.0 and last_n > 0

@@ -88,3 +88,11 @@ def test_a_window_forgets_what_left_it() -> None:
         logits = np.ones(8, np.float32)
         penalties.apply(logits)
         assert set(np.flatnonzero(logits < 1).tolist()) == punished
+
+
+def test_a_huge_penalty_leaves_numbers() -> None:
+    penalties = Penalties(repeat=1e300, last_n=9, frequency=0.0, presence=0.0, prompt=[0, 1, 2])
+    logits = np.array([-3.0, 0.0, 3.0, 1.0], np.float32)
+    penalties.apply(logits)
+    assert np.isfinite(logits).all()
+    assert logits.argmax() == 3
