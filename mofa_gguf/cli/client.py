@@ -13,11 +13,12 @@ from mofa_gguf.cli.errors import CommandError
 
 if TYPE_CHECKING:
     from mofa_gguf.contract import LLMProvider
-    from mofa_gguf.host import LLMClient
+    from mofa_gguf.host import LLMClient, LLMConfig
     from mofa_gguf.settings import GGUFConfig
 
 MODEL_HELP = (
-    "A .gguf file, a checkpoint folder, a hub id (org/name[:Q4_K_M]) or 'demo'. "
+    "The name of a model in the config file (it goes first; ./NAME is always the file), "
+    "a .gguf file, a checkpoint folder, a hub id (org/name[:Q4_K_M]) or 'demo'. "
     "Without it, the config file's default provider."
 )
 
@@ -68,20 +69,26 @@ def open_provider(choice: Choice) -> LLMProvider:
     """
     if choice.model is None:
         return _configured(choice)
-    if choice.config is not None or choice.provider is not None:
-        raise CommandError("name either a model, or a config file and its provider, not both")
-    return _named(choice.model, choice)
+    from mofa_gguf.cli.by_name import find_by_name
+
+    found = find_by_name(choice.model, choice.config, choice.provider)
+    return _named(choice.model, choice) if found is None else _configured(choice, found)
 
 
-def _configured(choice: Choice) -> LLMProvider:
-    from mofa_gguf.host import load_provider
+def _configured(choice: Choice, found: LLMConfig | None = None) -> LLMProvider:
+    """The config file's provider: ``found`` in it by a model's name, else the one asked for."""
+    from mofa_gguf.host import ProviderRegistry, load_provider
+    from mofa_gguf.host.loading import create_provider
 
     if choice.n_ctx is not None or choice.n_gpu_layers is not None:
         raise CommandError(
-            "--n-ctx and --n-gpu-layers go with a model named on the command line; "
+            "--n-ctx and --n-gpu-layers go with a model named on the command line by its path; "
             "name one, or set them in the config file"
         )
-    provider = load_provider(choice.config, name=choice.provider)
+    if found is None:
+        provider = load_provider(choice.config, name=choice.provider)
+    else:
+        provider = create_provider(ProviderRegistry().discover(), found)
     # Another kind of provider has not imported ours, and has nothing to prepare.
     ours, first = sys.modules.get("mofa_gguf.provider"), _first_asked(provider)
     if ours is not None and isinstance(first, ours.GGUFProvider):

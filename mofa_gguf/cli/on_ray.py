@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from mofa_gguf.cli.by_name import find_by_name
 from mofa_gguf.cli.client import Choice
 from mofa_gguf.cli.errors import CommandError
 
@@ -40,7 +41,13 @@ def open_on_ray(choice: Choice, address: str | None) -> LLMProvider:
 
     registry = ProviderRegistry().discover()
     _check_installed(registry)
-    config = _configured(choice, registry) if choice.model is None else _named(choice)
+    found = None
+    if choice.model is not None:
+        found = find_by_name(choice.model, choice.config, choice.provider)
+    if choice.model is None or found is not None:
+        config = _configured(choice, registry, found)
+    else:
+        config = _named(choice)
     changes: dict[str, Any] = {"provider": KIND}
     if address is not None:
         changes["extra"] = {**config.extra, "ray_address": address}
@@ -61,8 +68,6 @@ def _check_installed(registry: ProviderRegistry) -> None:
 def _named(choice: Choice) -> LLMConfig:
     from mofa_gguf.host import LLMConfig
 
-    if choice.config is not None or choice.provider is not None:
-        raise CommandError("name either a model, or a config file and its provider, not both")
     options: dict[str, Any] = {"model": choice.model}
     if choice.n_ctx is not None:
         options["n_ctx"] = choice.n_ctx
@@ -71,15 +76,16 @@ def _named(choice: Choice) -> LLMConfig:
     return LLMConfig(provider=KIND, extra=options, base_dir=Path.cwd())
 
 
-def _configured(choice: Choice, registry: ProviderRegistry) -> LLMConfig:
+def _configured(choice: Choice, registry: ProviderRegistry, found: LLMConfig | None) -> LLMConfig:
+    """The config file's provider: ``found`` in it by a model's name, else the one asked for."""
     from mofa_gguf.host import load_config
 
     if choice.n_ctx is not None or choice.n_gpu_layers is not None:
         raise CommandError(
-            "--n-ctx and --n-gpu-layers go with a model named on the command line; "
+            "--n-ctx and --n-gpu-layers go with a model named on the command line by its path; "
             "name one, or set them in the config file"
         )
-    config = load_config(choice.config).select(choice.provider)
+    config = found or load_config(choice.config).select(choice.provider)
     if _kind_of(config.provider, registry) not in (KIND, _LOCAL_KIND):
         raise CommandError(
             f"--ray is for local models, and the config file's provider is of the kind "

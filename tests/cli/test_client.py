@@ -9,6 +9,7 @@ import pytest
 
 from mofa_gguf.cli import client
 from mofa_gguf.cli.client import Choice, open_client
+from mofa_gguf.cli.errors import CommandError
 from mofa_gguf.settings import GGUFConfig
 
 PLAIN = """
@@ -71,3 +72,71 @@ def test_another_kind_of_provider_has_nothing_to_prepare(
 ) -> None:
     with open_client(Choice(config=configure("max_retries = 2"))):
         assert prepared == []
+
+
+TWO = SEVERAL + '[providers.other]\nprovider = "gguf"\nmodels = {c = "c.gguf"}\n'
+
+
+@pytest.fixture
+def several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A config file in the working folder, of two providers with models by name."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mofa.toml"
+    file.write_text('default = "local"\n' + TWO)
+    return file
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_a_model_of_any_provider_is_chosen_by_its_configured_name(
+    name: str, prepared: list[GGUFConfig], several: Path
+) -> None:
+    wanted = {"a": "a.gguf", "b": "demo", "c": "c.gguf"}[name]
+    with open_client(Choice(name)) as opened:
+        assert opened.provider.default_model() == name
+        assert [Path(config.model).name for config in prepared] == [wanted]
+
+
+def test_a_configured_name_goes_before_a_file_and_a_path_is_always_the_file(
+    prepared: list[GGUFConfig], several: Path
+) -> None:
+    (several.parent / "a").mkdir()
+    for model in ("a", "./a"):
+        with open_client(Choice(model)):
+            pass
+    assert [Path(config.model).name for config in prepared] == ["a.gguf", "a"]
+
+
+def test_a_name_that_is_no_model_is_answered_with_the_names_there_are(several: Path) -> None:
+    with pytest.raises(CommandError, match=r"'d' is neither a model of .* names a, b and c, nor"):
+        open_client(Choice("d"))
+
+
+def test_only_the_models_of_the_provider_that_is_named_are_looked_at(several: Path) -> None:
+    with pytest.raises(CommandError, match=r"'a' is not the name of a model there; .* names c:"):
+        open_client(Choice("a", provider="other"))
+
+
+def test_a_path_needs_no_sound_config_file(prepared: list[GGUFConfig], several: Path) -> None:
+    several.write_text("no toml")
+    with open_client(Choice("demo")):
+        assert [config.model for config in prepared] == ["demo"]
+
+
+def test_a_name_that_two_providers_have_is_the_default_ones_or_needs_a_choice(
+    prepared: list[GGUFConfig], several: Path
+) -> None:
+    twice = TWO.replace("c = ", "a = ")
+    several.write_text(twice)
+    with pytest.raises(CommandError, match="choose one of them with -p: local, other"):
+        open_client(Choice("a"))
+    several.write_text('default = "other"\n' + twice)
+    with open_client(Choice("a")):
+        assert [Path(config.model).name for config in prepared] == ["c.gguf"]
+
+
+def test_models_that_are_warmed_up_by_name_may_be_chosen_singly(
+    prepared: list[GGUFConfig], several: Path
+) -> None:
+    several.write_text(SEVERAL + 'warm_up = ["a"]\n')
+    with open_client(Choice("b")) as opened:
+        assert opened.provider.default_model() == "b"
