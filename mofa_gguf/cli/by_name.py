@@ -12,7 +12,7 @@ from mofa_gguf.cli.errors import CommandError
 if TYPE_CHECKING:
     from mofa_gguf.host import HostConfig, LLMConfig
 
-_NOT_BOTH = "name either a model, or a config file and its provider, not both"
+_NAMES_ONLY = "beside a config file or its provider a model goes by its name there"
 
 
 def find_by_name(model: str, path: Path | None, provider: str | None) -> LLMConfig | None:
@@ -33,7 +33,7 @@ def find_by_name(model: str, path: Path | None, provider: str | None) -> LLMConf
         if path is not None:
             raise
         if asked:
-            raise CommandError(_NOT_BOTH) from error
+            raise CommandError(f"there is no config file, and {_NAMES_ONLY}") from error
         return None
     try:
         config = load_config(path)
@@ -89,8 +89,8 @@ def _unknown(
     hint = did_you_mean(model, known)
     if asked:
         return CommandError(
-            f"{model!r} is not the name of a model there{hint}; {file} names {listed(known)}: "
-            f"{_NOT_BOTH}"
+            f"{model!r} is not the name of a model there{hint}; {file} names {listed(known)}, and "
+            f"{_NAMES_ONLY}"
         )
     return CommandError(
         f"{model!r} is neither a model of {file}, which names {listed(known)}, nor a file, a "

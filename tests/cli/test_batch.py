@@ -80,7 +80,10 @@ def test_options_fill_what_the_lines_leave_open(run: Run, configure: Configure) 
         (["batch", "none.jsonl", "-o", "x.jsonl"], "there is no file none.jsonl"),
         (["batch", "in.jsonl", "-o", "in.jsonl"], "is the input; choose another output"),
         (["batch", "in.jsonl", "-o", "mofa.toml"], "its line 1 is no output of a batch"),
-        (["batch", "in.jsonl", "-o", "x.jsonl", "-m", "demo", "-p", "x"], "not both"),
+        (
+            ["batch", "in.jsonl", "-o", "x.jsonl", "-m", "demo", "-p", "x"],
+            "there is no provider 'x'",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

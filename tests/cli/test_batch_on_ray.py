@@ -86,7 +86,7 @@ def test_other_kinds_of_providers_do_not_go_to_ray(
     assert "the config file's provider is of the kind 'scripted'" in result.err
 
 
-def test_a_model_and_a_provider_are_not_both_named(run: Run, lines: None, telling: None) -> None:
+def test_beside_a_provider_a_model_goes_by_its_name(run: Run, lines: None, telling: None) -> None:
     result = run(*COMMAND, "-m", "demo", "-p", "x", "--ray")
     assert result.code == 1
-    assert "not both" in result.err
+    assert "goes by its name there" in result.err

@@ -112,7 +112,7 @@ def test_a_name_that_is_no_model_is_answered_with_the_names_there_are(several: P
 
 
 def test_only_the_models_of_the_provider_that_is_named_are_looked_at(several: Path) -> None:
-    with pytest.raises(CommandError, match=r"'a' is not the name of a model there; .* names c:"):
+    with pytest.raises(CommandError, match=r"'a' is not the name of a model there; .* names c,"):
         open_client(Choice("a", provider="other"))
 
 

@@ -118,7 +118,7 @@ def test_version_is_printed(run: Run) -> None:
         (["ask", "hello", "-c", "none.toml"], "no such configuration file"),
         (["ask", " "], "the prompt is empty"),
         (["ask", "hello", "--n-ctx", "100"], "--n-ctx and --n-gpu-layers go with a model"),
-        (["ask", "hello", "-m", "demo", "-p", "x"], "not both"),
+        (["ask", "hello", "-m", "demo", "-p", "x"], "there is no config file"),
         (["ask", "hello", "--schema", "none.json"], "cannot read the schema none.json"),
         (["chat", "none.gguf"], "does not exist"),
         (["embed", "hello", "-m", "none/x.gguf"], "does not exist"),
