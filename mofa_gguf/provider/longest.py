@@ -5,7 +5,7 @@ from __future__ import annotations
 from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.planning.facts import only_embeds
 from mofa_gguf.engine.planning.sizing import trained_context
-from mofa_gguf.engine.running.embedding import MAX_LENGTH_KEY
+from mofa_gguf.engine.running.embedding import shortest_limit
 
 
 def longest_text(header: GGUFHeader, *, n_batch: int | None = None) -> int | None:
@@ -15,5 +15,4 @@ def longest_text(header: GGUFHeader, *, n_batch: int | None = None) -> int | Non
     """
     if not only_embeds(header):
         return None
-    limits = [trained_context(header), n_batch, header.metadata.get(MAX_LENGTH_KEY)]
-    return min((each for each in limits if isinstance(each, int) and each > 0), default=None)
+    return shortest_limit(header, trained_context(header), n_batch)

@@ -49,9 +49,10 @@ def logits_of(n_tokens: int, steepness: float) -> FloatArray:
     return (-steepness * np.log(ranks)).astype(np.float32)
 
 
-def sampler(n_tokens: int, options: dict[str, Any]) -> Sampler:
+def sampler(n_tokens: int, options: dict[str, Any], *, by_chain: bool) -> Sampler:
     """A sampler that has said something."""
-    made = Sampler(SamplingOptions(seed=1, **options), AnyVocab(n_tokens), prompt=[])  # type: ignore[arg-type]
+    vocab: Any = AnyVocab(n_tokens)
+    made = Sampler(SamplingOptions(seed=1, **options), vocab, prompt=[], by_chain=by_chain)
     for token in SAID:
         made.accept(token)
     return made
@@ -88,7 +89,8 @@ def main() -> None:
         for model, steepness in STEEPNESS.items():
             logits = logits_of(n_tokens, steepness)
             for name, options in OPTIONS.items():
-                theirs, ours = sampler(n_tokens, options), sampler(n_tokens, options)
+                theirs = sampler(n_tokens, options, by_chain=True)
+                ours = sampler(n_tokens, options, by_chain=False)
                 pairs = [(by_chain(theirs, logits), by_us(ours, logits)) for _ in range(repeats)]
                 chain, own = (
                     statistics.median(column) * 1e6 for column in zip(*pairs, strict=True)

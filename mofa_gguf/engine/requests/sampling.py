@@ -74,26 +74,32 @@ class SamplingOptions:
 
 
 class Sampler:
-    """Owner of one request's ``llama_sampler`` chain.
+    """Chooses one request's tokens; owner of a ``llama_sampler`` chain where it needs one.
 
-    ``prompt`` is what the repeat penalty and DRY look back on.
+    ``prompt`` is what the repeat penalty and DRY look back on. With ``by_chain`` the chain does
+    what is done without it otherwise.
     """
 
-    def __init__(self, options: SamplingOptions, vocab: Vocab, *, prompt: Sequence[int]) -> None:
+    def __init__(
+        self,
+        options: SamplingOptions,
+        vocab: Vocab,
+        *,
+        prompt: Sequence[int],
+        by_chain: bool = False,
+    ) -> None:
         library = llama()
         self._llama = library
         self._keep: list[object] = []
         self._biases = _biases(options, vocab)
         self._breakers = _breakers(options)
         self.seed = options.seed if options.seed is not None else secrets.randbits(31)
-        self._chain: Any = library.llama_sampler_chain_init(
-            library.llama_sampler_chain_default_params()
-        )
-        for sampler in self._samplers(options, vocab, prompt):
-            library.llama_sampler_chain_add(self._chain, sampler)
+        self._plain = None if by_chain else _without_chain(options, seed=self.seed)
+        self._chain: Any = None
+        if self._plain is None:
+            self._chain = self._chain_of(options, vocab, prompt)
         self._bias_ids = np.fromiter(self._biases, np.intp)
         self._bias_values = np.fromiter(self._biases.values(), np.float32)
-        self._plain = _without_chain(options, seed=self.seed)
         self._penalties = _penalties(options, prompt) if self._plain is not None else None
 
     def sample(self, context_handle: Any, index: int, logits: FloatArray) -> int:
@@ -115,7 +121,8 @@ class Sampler:
 
     def accept(self, token: int) -> None:
         """Take a token that was not sampled into the history."""
-        self._llama.llama_sampler_accept(self._chain, token)
+        if self._chain is not None:
+            self._llama.llama_sampler_accept(self._chain, token)
         if self._penalties is not None:
             self._penalties.accept(token)
 
@@ -124,6 +131,13 @@ class Sampler:
         if self._chain:
             self._llama.llama_sampler_free(self._chain)
             self._chain = None
+
+    def _chain_of(self, o: SamplingOptions, vocab: Vocab, prompt: Sequence[int]) -> Any:
+        library = self._llama
+        chain = library.llama_sampler_chain_init(library.llama_sampler_chain_default_params())
+        for sampler in self._samplers(o, vocab, prompt):
+            library.llama_sampler_chain_add(chain, sampler)
+        return chain
 
     def _samplers(self, o: SamplingOptions, vocab: Vocab, prompt: Sequence[int]) -> list[Any]:
         samplers = self._adjustments(o, vocab, prompt)

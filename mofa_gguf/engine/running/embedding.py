@@ -7,6 +7,7 @@ from concurrent.futures import Future
 
 import numpy as np
 
+from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.models.context import RANK, AbortFlag, Context
 from mofa_gguf.engine.models.model import Model
 from mofa_gguf.engine.options import EngineOptions
@@ -130,8 +131,12 @@ def pooling_of(model: Model, options: EngineOptions) -> str:
 
 def longest_input(model: Model, options: EngineOptions) -> int:
     """Most tokens of one text to embed: what the model was trained for, and a batch holds."""
-    limits = [model.n_ctx_train, options.n_embedding_batch]
-    stated = model.header.metadata.get(MAX_LENGTH_KEY)
-    if isinstance(stated, int) and stated > 0:
-        limits.append(stated)
-    return min(limits)
+    limit = shortest_limit(model.header, model.n_ctx_train, options.n_embedding_batch)
+    assert limit is not None
+    return limit
+
+
+def shortest_limit(header: GGUFHeader, *limits: int | None) -> int | None:
+    """The smallest of these limits to a text's tokens and the file's own; None without any."""
+    told = (*limits, header.metadata.get(MAX_LENGTH_KEY))
+    return min((each for each in told if isinstance(each, int) and each > 0), default=None)

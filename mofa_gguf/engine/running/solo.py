@@ -46,7 +46,7 @@ class Solo:
     def go_on(self, request: Request, n_most: int, interrupted: Callable[[], bool]) -> None:
         """Compute up to ``n_most`` tokens; fewer where the answer ends or something else is to do.
 
-        Raises DecodeFailed and ConstraintError.
+        Raises DecodeFailed, and EngineError for what the request itself does.
         """
         context, drafting, out, tokens = self._context, self._drafting, request.out, request.tokens
         choose, lease = self._chooser.choose, request.lease

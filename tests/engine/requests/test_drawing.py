@@ -45,7 +45,7 @@ def probabilities(draw: Draw, values: list[float]) -> dict[int, float]:
 def of_the_chain(vocab: Vocab, values: list[float], options: SamplingOptions) -> dict[int, float]:
     """What llama.cpp's own chain leaves of these logits, and how probable it is."""
     library = llama()
-    sampler = Sampler(options, vocab, prompt=[])
+    sampler = Sampler(options, vocab, prompt=[], by_chain=True)
     entries = (library.llama_token_data * len(values))()
     for token, (entry, logit) in enumerate(zip(entries, values, strict=True)):
         entry.id, entry.logit, entry.p = token, logit, 0.0

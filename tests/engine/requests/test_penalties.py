@@ -60,14 +60,17 @@ def test_they_are_those_of_the_chain(
         temperature=1.0, seed=1, repeat_penalty=repeat, repeat_last_n=last_n,
         frequency_penalty=frequency, presence_penalty=presence,
     )  # fmt: skip
-    sampler = Sampler(options, vocab, prompt=prompt)
+    chain = Sampler(options, vocab, prompt=prompt, by_chain=True)
+    plain = Sampler(options, vocab, prompt=prompt)
     for token in answer:
-        sampler.accept(token)
-    theirs = by_the_chain(sampler, values)
+        chain.accept(token)
+        plain.accept(token)
+    theirs = by_the_chain(chain, values)
     ours = np.array(values, np.float32)
-    if sampler._penalties is not None:
-        sampler._penalties.apply(ours)
-    sampler.close()
+    if plain._penalties is not None:
+        plain._penalties.apply(ours)
+    chain.close()
+    plain.close()
     assert dict(enumerate(ours.tolist())) == pytest.approx(theirs, abs=1e-5)
 
 

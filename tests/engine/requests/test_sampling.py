@@ -64,7 +64,8 @@ def choose_in_a_row(
 ) -> list[Choice]:
     """``n`` choices of one sampler, each among tokens of the same probabilities."""
     library = llama()
-    sampler = Sampler(SamplingOptions(**{"seed": 1, **options}), vocab, prompt=prompt)
+    asked = SamplingOptions(**{"seed": 1, **options})
+    sampler = Sampler(asked, vocab, prompt=prompt, by_chain=True)
     for token in answer:
         sampler.accept(token)
     choices = []
