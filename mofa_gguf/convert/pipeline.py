@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mofa_gguf.convert.checkpoint import Checkpoint, open_checkpoint
-from mofa_gguf.convert.comparison import Comparison
-from mofa_gguf.convert.deep import DeepCheck
 from mofa_gguf.convert.delivery import Checks, Delivery, deliver, parts_of
 from mofa_gguf.convert.families import family_of
 from mofa_gguf.convert.families.base import Model
-from mofa_gguf.convert.importance import Importance, read_importance
-from mofa_gguf.convert.memory import memory_to_run
 from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.model_card import read_model_card
 from mofa_gguf.convert.output import check_target
@@ -26,8 +25,12 @@ from mofa_gguf.convert.quantizations import Quantization
 from mofa_gguf.convert.report import Check, ConversionReport
 from mofa_gguf.convert.stages import Observer, Stages, available_cpus
 from mofa_gguf.convert.tokenizer import Vocabulary, build_vocabulary
-from mofa_gguf.convert.verify import verify
 from mofa_gguf.convert.writer import Encoding
+
+if TYPE_CHECKING:
+    from mofa_gguf.convert.comparison import Comparison
+    from mofa_gguf.convert.deep import DeepCheck
+    from mofa_gguf.convert.importance import Importance
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def run(order: Order) -> ConversionReport:
     stages = Stages(order.observer)
     with contextlib.ExitStack() as stack:
         with stages.stage("reading"):
-            importance = read_importance(order.imatrix) if order.imatrix else None
+            importance = _importance(order)
             checkpoint = stack.enter_context(open_checkpoint(order.source))
             model = family_of(checkpoint).read()
             plan = make_plan(model, order.quantization, order.overrides, importance)
@@ -73,6 +76,11 @@ def run(order: Order) -> ConversionReport:
             # Weights are quantized while the tokenizer is measured.
             n_threads = order.n_threads or available_cpus()
             encoding = stack.enter_context(Encoding(plan.tensors, n_threads=n_threads))
+        # While this thread waits for llama.cpp, or for the disk.
+        beside = stack.enter_context(ThreadPoolExecutor(1, "mofa-gguf-beside"))
+        reading_card = beside.submit(read_model_card, checkpoint.folder)
+        if order.verify and not order.dry_run:
+            beside.submit(importlib.import_module, "mofa_gguf.convert.verify")
         with stages.stage("tokenizer"):
             vocabulary = build_vocabulary(
                 checkpoint.folder,
@@ -80,7 +88,7 @@ def run(order: Order) -> ConversionReport:
                 n_vocab=model.n_vocab,
                 allow_mismatch=order.allow_tokenizer_mismatch,
             )
-        card = read_model_card(checkpoint.folder)
+        card = reading_card.result()
         metadata = _all_metadata(order, checkpoint, model, plan, vocabulary, importance)
         metadata.update(card.metadata)
         plan = replace(plan, warnings=(*plan.warnings, *card.warnings))
@@ -95,9 +103,22 @@ def run(order: Order) -> ConversionReport:
             checks = deliver(delivery, parts, encoding, stages, verifying)
         report = _report(order, stages, checkpoint, model, plan, vocabulary, parts, checks)
         if order.dry_run:
-            whole = Part(order.output, metadata, plan)
-            return replace(report, memory=memory_to_run(whole, order.n_ctx))
+            return _with_memory(report, Part(order.output, metadata, plan), order.n_ctx)
         return replace(report, comparison=comparisons[0]) if comparisons else report
+
+
+def _importance(order: Order) -> Importance | None:
+    if order.imatrix is None:
+        return None
+    from mofa_gguf.convert.importance import read_importance
+
+    return read_importance(order.imatrix)
+
+
+def _with_memory(report: ConversionReport, whole: Part, n_ctx: int | None) -> ConversionReport:
+    from mofa_gguf.convert.memory import memory_to_run
+
+    return replace(report, memory=memory_to_run(whole, n_ctx))
 
 
 def _checks(
@@ -112,6 +133,8 @@ def _checks(
         return None
 
     def checks(path: Path) -> Iterator[Check]:
+        from mofa_gguf.convert.verify import verify
+
         target, n_threads = parts[0].path, order.n_threads
         yield from verify(path, plan, model, vocabulary, target=target, n_threads=n_threads)
         if deep is not None:
@@ -129,6 +152,8 @@ def _deep_check(
 ) -> DeepCheck | None:
     if not order.verify or order.deep_text is None:
         return None
+    from mofa_gguf.convert.deep import DeepCheck
+
     return DeepCheck(
         order.output, metadata, model, vocabulary, order.deep_text, order.n_threads, tell
     )

@@ -3,7 +3,8 @@
     python -m tools.bench.convert --llama-cpp FOLDER --peer-python PYTHON --quantizer PROGRAM
 
 FOLDER is llama.cpp's source of the version that llama-cpp-python was built from, PYTHON one that
-has torch, transformers and sentencepiece, PROGRAM llama.cpp's llama-quantize built from it. The
+has what FOLDER/requirements/requirements-convert_hf_to_gguf.txt names (transformers 5 starts a
+second sooner than the version that it pins), PROGRAM llama.cpp's llama-quantize built from it. The
 peer's road is convert_hf_to_gguf.py to bfloat16 and then llama-quantize; ours is ``mofa-gguf
 convert``, its checks included. The roads take turns. Measured are wall time, processor time, peak
 resident memory (of the process that needs most; pages of mapped files count) and the bytes
@@ -30,6 +31,7 @@ from tools.bench.checkpoint import write_checkpoint
 MINILM = "MiniLM F16"
 TARGETS = {"Q4_K_M": 0.65, "Q8_0": 0.30, "Q6_K": None, MINILM: 0.10}
 """The share of the peer's wall time that we want to stay under."""
+PEER_PACKAGES = ("torch", "transformers", "numpy", "gguf")
 BEGIN, END = "<!-- convert: begin -->", "<!-- convert: end -->"
 
 
@@ -62,6 +64,18 @@ def measured(
             text = log.read().decode(errors="replace")[-2000:]
             raise SystemExit(f"{command[0]} failed:\n{text}")
     return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+
+
+def versions(python: Path) -> dict[str, str]:
+    """What the peer's Python has of the packages that take time to import."""
+    asked = (
+        "import importlib.metadata as m, json, platform;"
+        f"found = {{name: m.version(name) for name in {PEER_PACKAGES}}};"
+        "print(json.dumps({'python': platform.python_version(), **found}))"
+    )
+    printed = subprocess.run([python, "-c", asked], check=True, capture_output=True, text=True)
+    found: dict[str, str] = json.loads(printed.stdout)
+    return found
 
 
 class Roads:
@@ -195,7 +209,11 @@ def main() -> None:
                         runs.append(run)
                     print(f"{repeat}/{arguments.repeats} {run}", file=sys.stderr, flush=True)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    values = {"n_threads": arguments.threads, "runs": [asdict(run) for run in runs]}
+    values = {
+        "n_threads": arguments.threads,
+        "peer": versions(arguments.peer_python),
+        "runs": [asdict(run) for run in runs],
+    }
     (arguments.output / "convert.json").write_text(json.dumps(values, indent=1) + "\n")
     lines = table(runs)
     print("\n".join(lines))

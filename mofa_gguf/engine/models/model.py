@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,6 @@ class Model:
         self.n_parameters: int = library.llama_model_n_params(handle)
         self.n_bytes: int = library.llama_model_size(handle)
         self.description = self._describe()
-        self.eog_ids = self._end_of_generation()
         self.ranks = self._has_judging_head()
         """Whether the model has a head that says how well two texts fit together.
 
@@ -210,7 +210,12 @@ class Model:
         llama().llama_model_desc(self._handle, buffer, len(buffer))
         return buffer.value.decode("utf-8", errors="replace")
 
-    def _end_of_generation(self) -> frozenset[int]:
+    @cached_property
+    def eog_ids(self) -> frozenset[int]:
+        """Every token that ends an answer: those that the file lists and those llama.cpp knows.
+
+        llama.cpp is asked of each, 0.1 s for 262,144; a model that is only probed needs none.
+        """
         listed = self.header.metadata.get(EOS_IDS_KEY, [])
         own = {i for i in listed if isinstance(i, int) and 0 <= i < self.vocab.n_tokens}
         if self.is_encoder:  # nothing is generated
