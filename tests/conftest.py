@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -36,6 +37,24 @@ def disks_are_not_waited_for() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", os.fstat)  # which fails for a closed file, too
         yield
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """What a command does to logging in this process is taken back after each test."""
+    logger, native = logging.getLogger("mofa_gguf"), logging.getLogger("mofa_gguf.llama_cpp")
+    handlers, propagate = logger.handlers[:], logger.propagate
+    levels = logger.level, native.level
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(levels[0])
+    native.setLevel(levels[1])
+
+
+@pytest.fixture
+def nothing_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models that other tests keep loaded take nothing of a pretended machine's memory."""
+    monkeypatch.setattr("mofa_gguf.engine.planning.ledger._open", {})
 
 
 @pytest.fixture(scope="session")

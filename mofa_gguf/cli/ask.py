@@ -28,8 +28,6 @@ from mofa_gguf.cli.errors import CommandError
 if TYPE_CHECKING:
     from mofa_gguf.contract import ChatCompletionRequest
 
-NAME = "ask"
-
 
 def run(
     prompt: Annotated[

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from mofa_gguf.batch import BatchOptions, BatchReport
     from mofa_gguf.contract import LLMProvider
 
-NAME = "batch"
-
 
 Source = Annotated[
     Path,

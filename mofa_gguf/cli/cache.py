@@ -14,8 +14,6 @@ from mofa_gguf.cli.errors import CommandError
 if TYPE_CHECKING:
     from mofa_gguf.store import CachedModel, CacheUsage
 
-NAME = "cache"
-
 _AGES = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"))
 
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from mofa_gguf.contract import ChatMessage
     from mofa_gguf.host import LLMClient
 
-NAME = "chat"
-
 HELP = """\
   /system TEXT   set the system prompt (without TEXT: remove it) and start afresh
   /reset         forget the conversation

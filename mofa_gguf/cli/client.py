@@ -90,7 +90,7 @@ def _configured(choice: Choice, found: LLMConfig | None = None) -> LLMProvider:
     else:
         provider = create_provider(ProviderRegistry().discover(), found)
     # Another kind of provider has not imported ours, and has nothing to prepare.
-    ours, first = sys.modules.get("mofa_gguf.provider"), _first_asked(provider)
+    ours, first = sys.modules.get("mofa_gguf.provider.gguf"), _first_asked(provider)
     if ours is not None and isinstance(first, ours.GGUFProvider):
         config: GGUFConfig = first.config
         _prepare(config.each().get(config.model, config))
@@ -113,13 +113,13 @@ def _first_asked(provider: LLMProvider) -> LLMProvider:
 def _named(model: str, choice: Choice) -> LLMProvider:
     from mofa_gguf.settings import GGUFConfig
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"model": model, "models": {}}  # none of the environment beside it
     if choice.n_ctx is not None:
         options["n_ctx"] = choice.n_ctx
     if choice.n_gpu_layers is not None:
         text = choice.n_gpu_layers
         options["n_gpu_layers"] = int(text) if text.lstrip("-").isdigit() else text
-    config = GGUFConfig(model=model, **options)
+    config = GGUFConfig(**options)
     _prepare(config)
     from mofa_gguf.provider import GGUFProvider  # heavy: not before the model is known to be there
 

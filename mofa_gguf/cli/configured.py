@@ -16,7 +16,7 @@ from mofa_gguf.cli.output import size, unlogged
 
 if TYPE_CHECKING:
     from mofa_gguf.cli.planning import Outlook
-    from mofa_gguf.contract import LLMError, LLMProvider
+    from mofa_gguf.contract import LLMError, LLMProvider, ModelInfo
     from mofa_gguf.host import LLMConfig, ProviderRegistry
     from mofa_gguf.settings import GGUFConfig
 
@@ -108,7 +108,7 @@ def plan(name: str, config: GGUFConfig) -> Finding | None:
     from mofa_gguf.contract import LLMError
     from mofa_gguf.convert.errors import ConversionError
     from mofa_gguf.engine.errors import EngineError
-    from mofa_gguf.provider.loaded import NO_TEMPLATE
+    from mofa_gguf.provider.template_source import NO_TEMPLATE
     from mofa_gguf.store.errors import StoreError
 
     try:
@@ -175,9 +175,7 @@ async def _about(provider: LLMProvider, model: str) -> str:
     about = model or "no default model"
     try:
         info = await provider.get_model_info(model)
-        about = info.name
-        if info.context_window:
-            about += f", {info.context_window} tokens of context"
+        about = ", ".join(filter(None, (info.name, _reading(provider, info))))
     except ProviderNotSupported:
         # It may be healthy and only have nothing to say of its models.
         if not await provider.health_check():
@@ -185,6 +183,16 @@ async def _about(provider: LLMProvider, model: str) -> str:
     if not await provider.health_check():
         raise Other(f"{about}: it says it is not healthy")
     return about
+
+
+def _reading(provider: LLMProvider, info: ModelInfo) -> str:
+    """How much text a model takes, in words; nothing where that is not known."""
+    if not info.context_window:
+        return ""
+    answers = info.capabilities.streaming or info.max_output_tokens is not None
+    if answers or not provider.supports_embedding():
+        return f"{info.context_window} tokens of context"
+    return f"texts of up to {info.context_window} tokens to embed"
 
 
 def _way_out(error: LLMError) -> str:

@@ -25,8 +25,6 @@ from mofa_gguf.cli.conversion_options import (
     refuse_others,
 )
 
-NAME = "convert"
-
 _FOR_ADAPTERS = frozenset(
     {"source", "output", "quantization", "base", "dry_run", "force", "no_verify", "json"}
 )

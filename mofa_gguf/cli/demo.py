@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from mofa_gguf.contract import ChatCompletionChunk, Tool
     from mofa_gguf.host import LLMClient
 
-NAME = "demo"
-
 QUESTION = "What is MoFA?"
 TOOL_QUESTION = "What is the weather in Paris?"
 SENTENCES = ("What is MoFA?", "Tell me what MoFA is.", "Repeat: green apples.")

@@ -7,8 +7,6 @@ from typing import Annotated, Optional
 
 import typer
 
-NAME = "doctor"
-
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "broken": ("BROKEN", "red")}
 
 

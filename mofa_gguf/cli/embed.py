@@ -17,8 +17,6 @@ from mofa_gguf.cli.client import (
 )
 from mofa_gguf.cli.errors import CommandError
 
-NAME = "embed"
-
 # Lines of standard input that are embedded at once: enough to fill a batch, few enough to stream.
 _LINES_AT_ONCE = 64
 

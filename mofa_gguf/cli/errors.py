@@ -62,13 +62,15 @@ def one_line(error: Exception) -> str:
 
 
 def _is_expected(error: Exception) -> bool:
-    from mofa_gguf.contract import LLMError
     from mofa_gguf.convert.errors import ConversionError
     from mofa_gguf.engine.errors import EngineError
     from mofa_gguf.store.errors import StoreError
 
-    expected = (CommandError, LLMError, ConversionError, EngineError, StoreError, OSError)
-    return isinstance(error, expected)
+    if isinstance(error, (CommandError, ConversionError, EngineError, StoreError, OSError)):
+        return True
+    from mofa_gguf.contract import LLMError  # with pydantic: most commands do without
+
+    return isinstance(error, LLMError)
 
 
 def _is_typers_own(error: Exception) -> bool:

@@ -12,8 +12,6 @@ from mofa_gguf.cli.conversion_options import Force, Json
 if TYPE_CHECKING:
     from mofa_gguf.convert import ImportanceReport
 
-NAME = "imatrix"
-
 
 def run(
     model: Annotated[

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from mofa_gguf.engine.files.header import GGUFHeader
 
-NAME = "inspect"
-
 _TEMPLATE = "tokenizer.chat_template"
 
 

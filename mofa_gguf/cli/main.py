@@ -1,39 +1,20 @@
 """The ``mofa-gguf`` command.
 
 Only typer is imported here and at the top of the command modules; each command imports what it
-needs when it runs, so that ``--help`` answers at once.
+needs when it runs, so that ``--help`` answers at once. A line that begins with a command's name
+imports that command's module alone.
 """
 
 from __future__ import annotations
 
-import gc
-import os
+import importlib
 import sys
 from collections.abc import Iterable, Sequence
-from types import ModuleType
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from mofa_gguf.cli import (
-    ask,
-    batch,
-    cache,
-    chat,
-    convert,
-    demo,
-    doctor,
-    embed,
-    imatrix,
-    inspect,
-    plan,
-    providers,
-    pull,
-    quantize,
-    serve,
-    worker,
-)
 from mofa_gguf.cli.errors import reported
 from mofa_gguf.cli.examples import EXAMPLES
 
@@ -69,27 +50,29 @@ def _options(
     set_up_logging(verbose=verbose)
 
 
-_COMMANDS: tuple[ModuleType, ...] = (
-    demo,
-    convert,
-    quantize,
-    imatrix,
-    chat,
-    ask,
-    serve,
-    embed,
-    batch,
-    inspect,
-    plan,
-    pull,
-    cache,
-    providers,
-    doctor,
-    worker,
+COMMANDS = (
+    "demo",
+    "convert",
+    "quantize",
+    "imatrix",
+    "chat",
+    "ask",
+    "serve",
+    "embed",
+    "batch",
+    "inspect",
+    "plan",
+    "pull",
+    "cache",
+    "providers",
+    "doctor",
+    "worker",
 )
+"""The commands, in the order of the help; each is a module of this package."""
 
 
-def _app_of(commands: Iterable[ModuleType]) -> typer.Typer:
+def app_of(commands: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The command line, with these of its commands."""
     made = typer.Typer(
         name="mofa-gguf",
         cls=_ReportingGroup,
@@ -99,42 +82,25 @@ def _app_of(commands: Iterable[ModuleType]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     made.callback()(_options)
-    for module in commands:
-        made.command(module.NAME, epilog=f"Example: {EXAMPLES[module.NAME]}")(module.run)
+    for name in commands:
+        module = importlib.import_module(f"mofa_gguf.cli.{name}")
+        made.command(name, epilog=f"Example: {EXAMPLES[name]}")(module.run)
     return made
-
-
-app = _app_of(_COMMANDS)
 
 
 def _app_for(arguments: Sequence[str]) -> typer.Typer:
     """What a line needs: typer reads the parameters of every command that it is given."""
-    asked = [module for module in _COMMANDS if list(arguments[:1]) == [module.NAME]]
-    return _app_of(asked) if asked else app
-
-
-_ALLOCATIONS_A_COLLECTION = 300_000
+    asked = [name for name in COMMANDS if list(arguments[:1]) == [name]]
+    return app_of(asked) if asked else app_of()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 
-    Without ``arguments`` it is the process's own, which ends with it.
+    Without ``arguments`` it is the process's own.
     """
-    if arguments is not None:
-        return _run(arguments)
-    # Modules and vocabularies are no garbage: looking through them again and again, and once more
-    # at the end, is a sixth of what converting a small model takes.
-    gc.set_threshold(_ALLOCATIONS_A_COLLECTION)
-    # Nothing here multiplies matrices with NumPy, whose threads would be started all the same.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    try:
-        return _run(sys.argv[1:])
-    finally:
-        gc.freeze()
-
-
-def _run(arguments: Sequence[str]) -> int:
+    if arguments is None:
+        arguments = sys.argv[1:]
     try:
         _app_for(arguments)(args=list(arguments), prog_name="mofa-gguf")
     except SystemExit as end:

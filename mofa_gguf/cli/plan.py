@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from mofa_gguf.cli.planning import Outlook
 
-NAME = "plan"
-
 
 def run(
     model: Annotated[
@@ -65,7 +63,7 @@ def run(
     if gpu_layers is not None:
         options["n_gpu_layers"] = int(gpu_layers) if gpu_layers.isdigit() else gpu_layers
     given = {key: value for key, value in options.items() if value is not None}
-    outlook = plan_for(GGUFConfig(model=model, **given))
+    outlook = plan_for(GGUFConfig(model=model, models={}, **given))
     if json:
         print_json(outlook.to_dict())
     else:
@@ -118,7 +116,7 @@ def _table(outlook: Outlook) -> Table:
 def _notes(outlook: Outlook) -> Iterator[str]:
     """What else is to be known, a line each."""
     from mofa_gguf.cli.output import size
-    from mofa_gguf.provider.loaded import NO_TEMPLATE
+    from mofa_gguf.provider.template_source import NO_TEMPLATE
 
     load = outlook.target
     if not load.measured:

@@ -81,8 +81,8 @@ def plan_for(config: GGUFConfig) -> Outlook:
 
     from mofa_gguf.engine.files.header import read_header
     from mofa_gguf.engine.planning.whole import plan_ahead
-    from mofa_gguf.provider.loaded import template_source
     from mofa_gguf.provider.longest import longest_text
+    from mofa_gguf.provider.template_source import template_source
     from mofa_gguf.store import verdict_folder
 
     path = _find(config.model, config)

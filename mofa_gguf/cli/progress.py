@@ -6,10 +6,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from mofa_gguf.cli.output import size
 from mofa_gguf.cli.steps import Step, as_step
-from mofa_gguf.store import OnProgress
+
+if TYPE_CHECKING:
+    from mofa_gguf.store import OnProgress
 
 _LINE_EVERY_S = 5.0
 

@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-NAME = "providers"
-
 
 def run(
     json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,

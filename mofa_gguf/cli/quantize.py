@@ -23,8 +23,6 @@ from mofa_gguf.cli.conversion_options import (
     Threads,
 )
 
-NAME = "quantize"
-
 
 def run(
     source: Annotated[

@@ -15,8 +15,6 @@ from mofa_gguf.cli.client import (
     open_provider,
 )
 
-NAME = "serve"
-
 Provider = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--provider", "-p", "--name", help="A provider of the config file."),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from mofa_gguf.store import DownloadProgress, ReadingProgress
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from mofa_gguf.convert import ConversionProgress
+    from mofa_gguf.store import DownloadProgress, ReadingProgress
 
     AnyProgress = ConversionProgress | DownloadProgress | ReadingProgress
 
@@ -17,8 +15,7 @@ _COUNTED = ("writing", "reading the text")
 """Stages of the converter that are counted in bytes."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """How far a stage is, in bytes; ``n_total`` is 0 where bytes say nothing."""
 
     title: str
@@ -29,12 +26,17 @@ class Step:
 
 def as_step(report: AnyProgress) -> Step:
     """A report of the store or the converter."""
+    from mofa_gguf.convert import ConversionProgress
+
+    if isinstance(report, ConversionProgress):
+        if report.stage not in _COUNTED:  # the other stages are short
+            return Step(report.stage)
+        return Step(report.stage, report.n_bytes_done, report.n_bytes, report.tensor)
+
+    from mofa_gguf.store import DownloadProgress
+
     if isinstance(report, DownloadProgress):
         detail = f"{report.file} ({min(report.n_files_done + 1, report.n_files)}/{report.n_files})"
         title = f"downloading {report.repo}"
         return Step(title, report.n_bytes_done, report.n_bytes, detail)
-    if isinstance(report, ReadingProgress):
-        return Step("checking what the checkpoint holds", report.n_bytes_done, report.n_bytes)
-    if report.stage not in _COUNTED:  # the other stages are short
-        return Step(report.stage)
-    return Step(report.stage, report.n_bytes_done, report.n_bytes, report.tensor)
+    return Step("checking what the checkpoint holds", report.n_bytes_done, report.n_bytes)

@@ -6,8 +6,6 @@ from typing import Annotated, Optional
 
 import typer
 
-NAME = "worker"
-
 
 def run(
     host: Annotated[

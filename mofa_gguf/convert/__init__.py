@@ -41,12 +41,12 @@ if TYPE_CHECKING:
         UnsupportedArchitecture,
         VerificationError,
     )
+    from mofa_gguf.convert.importance_run import ImportanceReport
+    from mofa_gguf.convert.memory import MemoryEstimate
     from mofa_gguf.convert.report import (
         Check,
         ConversionProgress,
         ConversionReport,
-        ImportanceReport,
-        MemoryEstimate,
         TensorReport,
     )
 
@@ -77,16 +77,15 @@ __all__ = [
     "quantize",
 ]
 
-_IN_REPORT = frozenset(
-    {
-        "Check",
-        "ConversionProgress",
-        "ConversionReport",
-        "ImportanceReport",
-        "MemoryEstimate",
-        "TensorReport",
-    }
-)
+# Where those of the types above are that are no errors.
+_HOMES = {
+    "Check": "report",
+    "ConversionProgress": "report",
+    "ConversionReport": "report",
+    "ImportanceReport": "importance_run",
+    "MemoryEstimate": "memory",
+    "TensorReport": "report",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -95,7 +94,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    home = import_module(f"{__name__}.{'report' if name in _IN_REPORT else 'errors'}")
+    home = import_module(f"{__name__}.{_HOMES.get(name, 'errors')}")
     globals()[name] = value = getattr(home, name)
     return value
 

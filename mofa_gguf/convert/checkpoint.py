@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -50,21 +49,17 @@ _PACKED = {
 }
 
 
-@dataclass
 class Checkpoint:
     """An open checkpoint folder. Use as a context manager.
 
     ``tensors`` maps every tensor's name to its description, in the order of shards and offsets.
     """
 
-    folder: Path
-    config: Config
-    shards: tuple[SafetensorsFile, ...]
-    tensors: Mapping[str, StoredTensor] = field(init=False)
-    _shard_of: dict[str, SafetensorsFile] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._shard_of = {}
+    def __init__(self, folder: Path, config: Config, shards: tuple[SafetensorsFile, ...]) -> None:
+        self.folder = folder
+        self.config = config
+        self.shards = shards
+        self._shard_of: dict[str, SafetensorsFile] = {}
         tensors: dict[str, StoredTensor] = {}
         for shard in self.shards:
             for tensor in sorted(shard.tensors.values(), key=lambda tensor: tensor.start):
@@ -75,7 +70,7 @@ class Checkpoint:
                     )
                 tensors[tensor.name] = tensor
                 self._shard_of[tensor.name] = shard
-        self.tensors = tensors
+        self.tensors: Mapping[str, StoredTensor] = tensors
 
     @property
     def architectures(self) -> tuple[str, ...]:

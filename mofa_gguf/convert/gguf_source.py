@@ -25,7 +25,7 @@ from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.parts import SPLIT_KEYS, beside, number_of_part
 from mofa_gguf.convert.weights import Rows, Weights
 from mofa_gguf.engine.errors import ModelFileError, OutOfMemory
-from mofa_gguf.engine.files.header import GGUFHeader, TensorInfo, read_header
+from mofa_gguf.engine.files.header import ArraySummary, GGUFHeader, TensorInfo, read_header
 
 # gguf.h, enum gguf_type: bytes of the values of fixed size.
 _SIZES: Mapping[int, int] = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
@@ -61,7 +61,7 @@ class GGUFSource:
     def metadata(self) -> Metadata:
         """All key-value pairs as they stand in the file, but those that say how it was divided."""
         metadata = Metadata()
-        for key, encoded in _encoded_pairs(self.maps[0]):
+        for key, encoded in _encoded_pairs(self.header, self.maps[0]):
             metadata.copied(key, encoded)
         # Written anew where they are needed: the parts' own, and an alignment that is not ours.
         for key in (*SPLIT_KEYS, "general.alignment"):
@@ -180,15 +180,16 @@ def _weights(header: GGUFHeader, tensor: TensorInfo, mapped: mmap.mmap) -> Weigh
     return Weights(shape, kind.name, read, (tensor.name,), header.path, release)
 
 
-def _encoded_pairs(view: mmap.mmap) -> Iterator[tuple[str, bytes]]:
-    """Key and encoded value of every pair of a header that has been checked before."""
+def _encoded_pairs(header: GGUFHeader, view: mmap.mmap) -> Iterator[tuple[str, bytes]]:
+    """Key and encoded value of every pair of a file whose header this is."""
     (n_pairs,) = struct.unpack_from("<Q", view, 16)
     at = 24
     for _ in range(n_pairs):
         (length,) = struct.unpack_from("<Q", view, at)
         key = view[at + 8 : at + 8 + length].decode("utf-8", errors="surrogateescape")
         start = at + 8 + length
-        at = _end_of_value(view, start)
+        value = header.metadata.get(key)
+        at = value.end if isinstance(value, ArraySummary) else _end_of_value(view, start)
         yield key, view[start:at]
 
 

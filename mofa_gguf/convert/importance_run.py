@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from mofa_gguf.convert.output import PartialFile, check_space, check_target
 from mofa_gguf.convert.parts import Part
 from mofa_gguf.convert.plan import Plan, PlannedTensor
 from mofa_gguf.convert.quantizations import QUANTIZATIONS
-from mofa_gguf.convert.report import ConversionProgress, ImportanceReport
+from mofa_gguf.convert.report import ConversionProgress
 from mofa_gguf.convert.weights import computed
 from mofa_gguf.convert.writer import Encoding, write_gguf
 from mofa_gguf.engine.errors import EngineError, InvalidOption
@@ -45,6 +45,26 @@ class ImportanceOrder:
     force: bool
     n_threads: int | None
     observer: Callable[[ConversionProgress], None] | None = None
+
+
+@dataclass(frozen=True)
+class ImportanceReport:
+    """What an importance matrix was computed from, and what is in it."""
+
+    model: Path
+    text: Path
+    output: Path
+    n_chunks: int
+    chunk_size: int
+    """Tokens of each chunk."""
+    n_entries: int
+    """Matrices that have weights."""
+    warnings: tuple[str, ...]
+    seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, ready for JSON."""
+        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
 
 
 def run(order: ImportanceOrder) -> ImportanceReport:

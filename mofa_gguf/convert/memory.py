@@ -8,15 +8,36 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from mofa_gguf.convert.parts import Part
-from mofa_gguf.convert.report import MemoryEstimate
 from mofa_gguf.engine.errors import EngineError
 from mofa_gguf.engine.files.header import read_header
 from mofa_gguf.engine.planning.fit import plan_unbounded
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """What running the model takes, in bytes, with a context of ``n_ctx`` tokens.
+
+    As ``mofa-gguf plan`` shows it for a machine without GPUs that has room for all of it.
+    """
+
+    n_ctx: int
+    """Of a model that only embeds: the tokens that it reads at once."""
+    weights: int
+    kv_cache: int
+    """In 16 bits a value."""
+    allowance: int
+    """For the buffers of a computation, and what the engine holds beside them."""
+
+    @property
+    def n_bytes(self) -> int:
+        """All of it."""
+        return self.weights + self.kv_cache + self.allowance
 
 
 def memory_to_run(part: Part, n_ctx: int | None = None) -> MemoryEstimate | None:

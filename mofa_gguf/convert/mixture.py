@@ -7,7 +7,7 @@ the files that ``llama_model_quantize`` writes. choice.py asks, tensor by tensor
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from mofa_gguf.convert.families.base import Traits
 from mofa_gguf.convert.quantizations import Quantization
@@ -15,8 +15,7 @@ from mofa_gguf.convert.roles import Role, layer_of, role_of
 from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME, TensorType
 
 
-@dataclass
-class _Place:
+class _Place(NamedTuple):
     """Where in the model the next tensor of a role is."""
 
     i: int
@@ -199,7 +198,7 @@ class Mixture:
             return TYPES_BY_NAME["MXFP4" if self._is_stack(role, shape) else "Q8_0"]
         chosen = self._chosen(role, name)
         if role in self.places:
-            self.places[role].i += 1
+            self.places[role] = self.places[role]._replace(i=self.places[role].i + 1)
         return TYPES_BY_NAME[chosen] if chosen else self.quantization.default
 
     def _chosen(self, role: Role, name: str) -> str | None:
@@ -268,7 +267,7 @@ class Mixture:
         place = self.places[role]
         if self.traits.n_experts > 1:
             # The matrices of experts do not come in the order of layers; the name tells it.
-            place = replace(place, i=layer_of(name) or 0)
+            place = place._replace(i=layer_of(name) or 0)
         table = _FFN_DOWN if role is Role.FFN_DOWN else _FFN_UP_AND_GATE
         choice = table.get(self.quantization.name)
         if self._is_falcon and role is Role.FFN_DOWN:

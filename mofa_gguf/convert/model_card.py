@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mofa_gguf.convert.checkpoint import inside
 from mofa_gguf.convert.errors import CheckpointError
@@ -41,8 +41,7 @@ _LISTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class ModelCard:
+class ModelCard(NamedTuple):
     """The card's part of the metadata, and what was wrong with it."""
 
     metadata: Metadata
@@ -65,6 +64,7 @@ def read_model_card(folder: Path) -> ModelCard:
     import yaml  # a hundredth of a second that folders without a card do without
 
     try:
+        # Not with libyaml, which ends the process where lists are nested deeply.
         values = yaml.safe_load(match[1])
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         problem = " ".join(str(error).split())[:200] or type(error).__name__

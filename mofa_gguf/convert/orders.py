@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from mofa_gguf.convert.comparison import read_text
 from mofa_gguf.convert.overrides import Overrides, read_overrides
 from mofa_gguf.convert.parts import read_max_size, whole_name
 from mofa_gguf.convert.pipeline import Order
 from mofa_gguf.convert.quantizations import COPY, quantization_named
 from mofa_gguf.convert.report import ConversionProgress
-from mofa_gguf.convert.requantize import QuantizeOrder
+
+if TYPE_CHECKING:
+    from mofa_gguf.convert.requantize import QuantizeOrder
 
 AnyPath = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class Types:
+class Types(NamedTuple):
     """Which tensors get other types than the quantization gives them, and the importance matrix."""
 
     tensor_types: Sequence[str]
@@ -43,8 +43,7 @@ class Types:
         return Path(self.imatrix) if self.imatrix is not None else None
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """How the work is done, and what is written."""
 
     split_max_size: str | None
@@ -65,8 +64,7 @@ class Work:
         return read_max_size(self.split_max_size) if self.split_max_size else None
 
 
-@dataclass(frozen=True)
-class Checking:
+class Checking(NamedTuple):
     """How the result is checked."""
 
     verify: bool | str
@@ -87,7 +85,11 @@ class Checking:
 
     def deep_text(self) -> str | None:
         """What is read for the comparison. Raises ConversionError."""
-        return read_text(Path(self.text) if self.text else None) if self.deep else None
+        if not self.deep:
+            return None
+        from mofa_gguf.convert.comparison import read_text
+
+        return read_text(Path(self.text) if self.text else None)
 
 
 def conversion(
@@ -134,6 +136,8 @@ def requantization(
     verify: bool,
 ) -> QuantizeOrder:
     """The order for :mod:`requantize`. Raises ValueError and ConversionErrors."""
+    from mofa_gguf.convert.requantize import QuantizeOrder
+
     work.check()
     copies = quantization.strip().upper() == COPY.name
     recipe = COPY if copies else quantization_named(quantization)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shutil
 import stat
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,7 +55,7 @@ def _unreachable(target: Path, error: OSError) -> OutputError:
 
 def partial_path(target: Path) -> Path:
     """A hidden name beside a target that nobody has; short, where the target's is long."""
-    return target.with_name(f".{target.name[:_LONGEST]}.{secrets.token_hex(4)}.part")
+    return target.with_name(f".{target.name[:_LONGEST]}.{os.urandom(4).hex()}.part")
 
 
 def check_space(target: Path, n_bytes: int) -> None:
@@ -147,5 +146,7 @@ class PartialFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
-        self.path.unlink(missing_ok=True)
+        try:
+            self.close()
+        finally:  # Ctrl-C again, while the disk is waited for
+            self.path.unlink(missing_ok=True)

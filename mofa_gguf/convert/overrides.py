@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mofa_gguf.convert.errors import OverrideError
 from mofa_gguf.engine.files.tensor_types import TensorType
 from mofa_gguf.engine.quantize import producible_types
 
 
-@dataclass(frozen=True)
-class TensorPattern:
+class TensorPattern(NamedTuple):
     """A type for every tensor in whose GGUF name a regular expression is found."""
 
     pattern: re.Pattern[str]
@@ -26,8 +25,7 @@ class TensorPattern:
         return f"{self.pattern.pattern}={self.type.name}"
 
 
-@dataclass(frozen=True)
-class Overrides:
+class Overrides(NamedTuple):
     """Choices that come before the quantization's."""
 
     patterns: tuple[TensorPattern, ...] = ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,13 +25,13 @@ _PART_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 _INFO_BYTES = 8 + 4 + 4 * 8 + 4 + 8  # of a tensor in the header, at most, beside its name
 
 
-@dataclass(frozen=True)
 class Part:
     """One file to be written."""
 
-    path: Path
-    metadata: Metadata
-    plan: Plan
+    def __init__(self, path: Path, metadata: Metadata, plan: Plan) -> None:
+        self.path = path
+        self.metadata = metadata
+        self.plan = plan
 
     @cached_property
     def header(self) -> bytes:

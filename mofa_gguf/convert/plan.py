@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,6 @@ import numpy.typing as npt
 from mofa_gguf.convert.choice import choose_types, wants_importance
 from mofa_gguf.convert.errors import BadTensor, TypeChoiceError
 from mofa_gguf.convert.families.base import Model
-from mofa_gguf.convert.importance import Importance
 from mofa_gguf.convert.overrides import NO_OVERRIDES, Overrides
 from mofa_gguf.convert.quantizations import Quantization
 from mofa_gguf.convert.report import TensorReport, in_short
@@ -20,12 +20,14 @@ from mofa_gguf.convert.safetensors_file import FLOAT_TYPES
 from mofa_gguf.convert.weights import Weights
 from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME, TensorType
 
+if TYPE_CHECKING:
+    from mofa_gguf.convert.importance import Importance
+
 _BLOCK_TYPES = tuple(name for name, kind in TYPES_BY_NAME.items() if kind.block_size > 1)
 MAX_NAME_BYTES = 63  # GGML_MAX_NAME with its terminator
 
 
-@dataclass(frozen=True)
-class PlannedTensor:
+class PlannedTensor(NamedTuple):
     """One tensor of the file to be written."""
 
     name: str
@@ -146,7 +148,7 @@ def plan_of(
     for name, weights in tensors:
         tensor = PlannedTensor(name, weights, types[name])
         if importance is not None and tensor.is_quantized_here:
-            tensor = replace(tensor, importance=importance.of(name, weights.shape))
+            tensor = tensor._replace(importance=importance.of(name, weights.shape))
         planned.append(tensor)
     unused = overrides.unused([name for name, _ in tensors])
     warnings = [f"--tensor-type {pattern} fits no tensor's name" for pattern in unused]

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from mofa_gguf import __version__
 from mofa_gguf.convert.checkpoint import Checkpoint
-from mofa_gguf.convert.importance import Importance
 from mofa_gguf.convert.metadata import Metadata, written_name
 from mofa_gguf.convert.overrides import Overrides
 from mofa_gguf.convert.plan import Plan
 from mofa_gguf.convert.quantizations import Quantization
+
+if TYPE_CHECKING:
+    from mofa_gguf.convert.importance import Importance
 
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (0.0, "K"))

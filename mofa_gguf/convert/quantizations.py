@@ -7,14 +7,13 @@ Numbers and default types: ``llama_ftype`` in llama.cpp's include/llama.h and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mofa_gguf.convert.errors import UnknownQuantization
 from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME, TensorType
 
 
-@dataclass(frozen=True)
-class Quantization:
+class Quantization(NamedTuple):
     """A named recipe: most tensors get ``default``, some another type (see mixture.py)."""
 
     name: str

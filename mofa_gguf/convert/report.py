@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mofa_gguf.convert.comparison import Comparison
+    from mofa_gguf.convert.memory import MemoryEstimate
 
 
 @dataclass(frozen=True)
@@ -47,27 +48,6 @@ class Check:
     name: str
     passed: bool
     detail: str
-
-
-@dataclass(frozen=True)
-class MemoryEstimate:
-    """What running the model takes, in bytes, with a context of ``n_ctx`` tokens.
-
-    As ``mofa-gguf plan`` shows it for a machine without GPUs that has room for all of it.
-    """
-
-    n_ctx: int
-    """Of a model that only embeds: the tokens that it reads at once."""
-    weights: int
-    kv_cache: int
-    """In 16 bits a value."""
-    allowance: int
-    """For the buffers of a computation, and what the engine holds beside them."""
-
-    @property
-    def n_bytes(self) -> int:
-        """All of it."""
-        return self.weights + self.kv_cache + self.allowance
 
 
 @dataclass(frozen=True)
@@ -114,26 +94,6 @@ class ConversionReport:
             values["comparison"] = {**asdict(self.comparison), "perplexity_ratio": ratio}
         values["source"], values["output"] = str(self.source), str(self.output)
         return values
-
-
-@dataclass(frozen=True)
-class ImportanceReport:
-    """What an importance matrix was computed from, and what is in it."""
-
-    model: Path
-    text: Path
-    output: Path
-    n_chunks: int
-    chunk_size: int
-    """Tokens of each chunk."""
-    n_entries: int
-    """Matrices that have weights."""
-    warnings: tuple[str, ...]
-    seconds: float
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values, ready for JSON."""
-        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
 
 
 def in_short(names: tuple[str, ...]) -> str:

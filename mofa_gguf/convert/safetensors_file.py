@@ -12,9 +12,8 @@ import math
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,8 +40,7 @@ FLOAT_TYPES = tuple(_FLOATS)
 _NUMPY: Mapping[str, str] = {**_FLOATS, "F8_E4M3": "u1", "U8": "u1"}
 
 
-@dataclass(frozen=True)
-class StoredTensor:
+class StoredTensor(NamedTuple):
     """A tensor's place: ``start`` and ``stop`` are byte offsets from the file's beginning."""
 
     name: str

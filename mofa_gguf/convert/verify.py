@@ -80,7 +80,7 @@ class LoadedFile:
     @cached_property
     def _loaded(self) -> Probe | EngineError:
         try:
-            probe = Probe(self._path, n_threads=_threads(self.headers, self._n_threads))
+            probe = Probe(self.headers[0], n_threads=_threads(self.headers, self._n_threads))
         except EngineError as error:
             return error
         return self._stack.enter_context(probe)

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from mofa_gguf.convert.encode import encode_rows
 from mofa_gguf.convert.gguf_format import padded
@@ -21,14 +20,15 @@ from mofa_gguf.convert.plan import PlannedTensor
 
 SLAB_ELEMENTS = 2**20
 """4 MB as float32: large enough to hide Python's share, small enough for the cache."""
+_SLOWER = 16
+"""Kernels that look for points of a grid take up to 9 s for such a slab, and who gives up waits."""
 _SLABS_PER_THREAD = 3
 _LEAST_AHEAD = 24 * SLAB_ELEMENTS
 """Elements that are computed ahead, at least: about what two threads do while a tokenizer is
 measured, and at most 100 MB."""
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(NamedTuple):
     """What has been written so far; handed to the observer after every slab."""
 
     tensor: str
@@ -36,8 +36,7 @@ class Written:
     n_bytes: int
 
 
-@dataclass(frozen=True)
-class _Slab:
+class _Slab(NamedTuple):
     tensor: PlannedTensor
     start: int
     stop: int
@@ -122,7 +121,9 @@ def write_gguf(
 def _slabs(tensors: Sequence[PlannedTensor]) -> Iterator[_Slab]:
     for tensor in tensors:
         n_rows = tensor.weights.n_rows
-        step = max(1, SLAB_ELEMENTS // tensor.weights.row_length)
+        is_slow = tensor.target.name.startswith("IQ")
+        n_elements = SLAB_ELEMENTS // _SLOWER if is_slow else SLAB_ELEMENTS
+        step = max(1, n_elements // tensor.weights.row_length)
         for start in range(0, n_rows, step):
             yield _Slab(tensor, start, min(start + step, n_rows))
 

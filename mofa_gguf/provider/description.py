@@ -11,7 +11,8 @@ from mofa_gguf.contract import ConfigError, ModelCapabilities, ModelInfo
 from mofa_gguf.convert.errors import ConversionError
 from mofa_gguf.engine.errors import ModelFileError, OutOfMemory
 from mofa_gguf.engine.files.header import read_header
-from mofa_gguf.provider.loaded import LoadedModel, given_template, template_source
+from mofa_gguf.provider.loaded import LoadedModel
+from mofa_gguf.provider.template_source import given_template, template_source
 from mofa_gguf.settings import GGUFConfig
 from mofa_gguf.store import StoreError, locate, preview
 
@@ -155,9 +156,13 @@ def _describe(model: LoadedModel) -> str:
         if offload.n_layers
         else "on the CPU"
     )
+    reads = (
+        f"texts of up to {engine.n_ctx} tokens"
+        if weights.only_embeds
+        else f"context {engine.n_ctx} (n_ctx={model.config.n_ctx}), "
+        f"KV cache {engine.options.cache_type_k}/{engine.options.cache_type_v}"
+    )
     return (
         f"{weights.description}, {weights.n_parameters / 1e6:,.1f} M parameters, "
-        f"{weights.n_bytes / 2**20:,.1f} MiB, {where} (n_gpu_layers={offload.requested}), "
-        f"context {engine.n_ctx} (n_ctx={model.config.n_ctx}), "
-        f"KV cache {engine.options.cache_type_k}/{engine.options.cache_type_v}"
+        f"{weights.n_bytes / 2**20:,.1f} MiB, {where} (n_gpu_layers={offload.requested}), {reads}"
     )

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from mofa_gguf.chat import ChatTemplate, Shield, cut, default_template
-from mofa_gguf.contract import ChatMessage, ConfigError, Tool
+from mofa_gguf.contract import ChatMessage, Tool
 from mofa_gguf.engine.engine import Engine
 from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.planning.facts import only_embeds
 from mofa_gguf.engine.structure.constraint import ConstraintFactory
 from mofa_gguf.engine.tokens.vocab import Vocab
+from mofa_gguf.provider.template_source import NO_TEMPLATE, template_source
 from mofa_gguf.settings import GGUFConfig
 from mofa_gguf.store import ResolvedModel, resolve
 
@@ -27,11 +26,6 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-TEMPLATE_KEY = "tokenizer.chat_template"
-NO_TEMPLATE = (
-    "it has no chat template, so conversations are written as ChatML; if it was trained on another "
-    "form, give that in chat_template"
-)
 RESPONSE_KEY = "tokenizer.response_template"
 
 
@@ -221,42 +215,6 @@ def chat_template(config: GGUFConfig, header: GGUFHeader, vocab: Vocab) -> ChatT
         eos_token=text("tokenizer.ggml.eos_token_id", vocab.eos),
         response_template=answers if isinstance(answers, str) else None,
     )
-
-
-def template_source(config: GGUFConfig, metadata: Mapping[str, Any]) -> str | dict[str, str] | None:
-    """Jinja source from the config or the file; a file may hold several templates by name."""
-    given = given_template(config)
-    if given is not None:
-        return given
-    found = {
-        key.removeprefix(TEMPLATE_KEY).removeprefix(".") or "default": value
-        for key, value in metadata.items()
-        if (key == TEMPLATE_KEY or key.startswith(f"{TEMPLATE_KEY}.")) and isinstance(value, str)
-    }
-    return found or None
-
-
-def given_template(config: GGUFConfig) -> str | None:
-    """The config's own template, read from its file if need be. Raises ConfigError."""
-    given = config.chat_template
-    if given is None or "{" in given or "\n" in given:
-        return given
-    path = Path(os.path.expanduser(given))
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"the chat template {given} cannot be read ({error.strerror}); "
-            "give a readable file or the template itself",
-            field="chat_template",
-            path=path,
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"the chat template {given} is no UTF-8 text (byte {error.start})",
-            field="chat_template",
-            path=path,
-        ) from error
 
 
 def _length_of_ending(tokens: Sequence[int], bare: Sequence[int]) -> int:

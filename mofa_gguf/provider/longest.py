@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.planning.facts import only_embeds
-from mofa_gguf.engine.planning.sizing import trained_context
-from mofa_gguf.engine.running.embedding import shortest_limit
+from mofa_gguf.engine.planning.sizing import shortest_limit, trained_context
 
 
 def longest_text(header: GGUFHeader, *, n_batch: int | None = None) -> int | None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from mofa_gguf.store.converted import ConversionCache, Converter, convert_checkpoint
-from mofa_gguf.store.errors import ModelMissing, NotAModel
-from mofa_gguf.store.folders import cache_folder, hub_folder
-from mofa_gguf.store.progress import OnProgress
+from mofa_gguf.store.errors import ModelMissing
+from mofa_gguf.store.on_disk import model_path
 from mofa_gguf.store.reference import (
     DemoReference,
     HubReference,
@@ -18,18 +14,13 @@ from mofa_gguf.store.reference import (
     read_hub_reference,
     read_reference,
 )
-from mofa_gguf.store.selection import SPLIT_NAME
 
-logger = logging.getLogger(__name__)
-
-_MAGIC = b"GGUF"
-# The formats that GGUF replaced in 2023; their magic numbers, as little-endian bytes.
-_OLD_MAGICS = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT", b"algg": "GGLA"}
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+if TYPE_CHECKING:
+    from mofa_gguf.store.converted import ConversionCache, Converter
+    from mofa_gguf.store.progress import OnProgress
 
 
-@dataclass(frozen=True)
-class ResolvedModel:
+class ResolvedModel(NamedTuple):
     """A GGUF file on disk and where it came from.
 
     ``source`` is the path, folder or hub id that was asked for; ``checkpoint`` is the folder the
@@ -50,7 +41,7 @@ def resolve(
     offline: bool = False,
     base_dir: str | Path | None = None,
     progress: OnProgress | None = None,
-    converter: Converter = convert_checkpoint,
+    converter: Converter | None = None,
 ) -> ResolvedModel:
     """Find the GGUF file for ``model``, converting or downloading it if need be.
 
@@ -58,12 +49,16 @@ def resolve(
     (``org/name``, ``org/name:Q4_K_M``, ``org/name:file.gguf``, also with ``hf://`` in front).
     An existing path always wins over a hub id. Checkpoints are converted to ``quantization`` into
     the cache, once for each content. A hub model that is on disk already is used without asking
-    the network; ``offline`` (or HF_HUB_OFFLINE) forbids it altogether.
+    the network; ``offline`` (or HF_HUB_OFFLINE) forbids it altogether. ``converter`` converts, in
+    place of :func:`mofa_gguf.convert.convert`.
 
     Raises ModelMissing, NotAModel, DownloadFailed, CacheUnavailable, and ConversionError.
     """
+    from mofa_gguf.store.converted import ConversionCache, convert_checkpoint
+    from mofa_gguf.store.folders import cache_folder
+
     reference = read_reference(str(model), base_dir=Path(base_dir) if base_dir else None)
-    cache = ConversionCache(cache_folder(cache_dir), converter)
+    cache = ConversionCache(cache_folder(cache_dir), converter or convert_checkpoint)
     if isinstance(reference, DemoReference):
         folder = demo_checkpoint()
         path = cache.get(folder, quantization, progress=progress)
@@ -95,7 +90,7 @@ def locate(
         return demo_checkpoint()
     if isinstance(reference, HubReference):
         return _from_hub(reference, cache_dir, offline=offline, progress=progress)[0]
-    return _model_path(reference.path)
+    return model_path(reference.path)
 
 
 def pull(
@@ -109,6 +104,7 @@ def pull(
 
     Raises DownloadFailed and CacheUnavailable.
     """
+    from mofa_gguf.store.folders import hub_folder
     from mofa_gguf.store.hub import download, offline_by_environment, offline_failure
 
     reference = read_hub_reference(model)
@@ -135,6 +131,7 @@ def _from_hub(
     progress: OnProgress | None,
 ) -> tuple[Path, str | None]:
     """A file or checkpoint folder on disk, and the quantization that the reference named."""
+    from mofa_gguf.store.folders import hub_folder
     from mofa_gguf.store.hub import download, find_local, offline_by_environment, offline_failure
 
     hub = hub_folder(cache_dir)
@@ -153,78 +150,8 @@ def _from_path(
     quantization: str,
     progress: OnProgress | None,
 ) -> ResolvedModel:
-    found = _model_path(path)
+    found = model_path(path)
     if not found.is_dir():
         return ResolvedModel(found, "gguf", model)
     converted = cache.get(found, quantization, progress=progress)
     return ResolvedModel(converted, "checkpoint", model, found)
-
-
-def _model_path(path: Path) -> Path:
-    """The GGUF file that a path stands for, or the path itself if it is a folder without one.
-
-    Such a folder need not be a checkpoint: the converter says what is missing in it.
-    """
-    if not path.is_dir():
-        return _gguf_file(path)
-    inside = None if (path / "config.json").is_file() else _only_gguf(path)
-    return path if inside is None else _gguf_file(inside)
-
-
-def _only_gguf(folder: Path) -> Path | None:
-    """The one model among a folder's GGUF files, a split one counting once."""
-    first_files = []
-    for path in sorted(folder.glob("*.gguf")):
-        split = SPLIT_NAME.fullmatch(path.name)
-        if split is None or int(split["part"]) == 1:
-            first_files.append(path)
-    if len(first_files) > 1:
-        names = ", ".join(path.name for path in first_files)
-        raise NotAModel(folder, f"holds several models, name one of its files: {names}")
-    return first_files[0] if first_files else None
-
-
-def _gguf_file(path: Path) -> Path:
-    """``path`` if it is a GGUF file, the first part if it is one of several. Raises NotAModel."""
-    if path.suffix.lower() == ".safetensors":
-        raise NotAModel(path, "give the checkpoint's folder instead of one of its weight files")
-    if path.suffix.lower() in _PICKLES:
-        raise NotAModel(
-            path,
-            "pickled weights are not read, because that can run any code; save the model as "
-            "safetensors, or get a GGUF version",
-        )
-    first = _first_part(path)
-    if first.exists() and not first.is_file():  # a pipe would be waited for without end
-        raise NotAModel(first, "is no ordinary file")
-    try:
-        with first.open("rb") as file:
-            start = file.read(len(_MAGIC))
-    except OSError as error:
-        raise NotAModel(first, f"cannot be read ({error.strerror or error})") from error
-    if start in _OLD_MAGICS:
-        raise NotAModel(
-            first,
-            f"is in llama.cpp's format of before GGUF ({_OLD_MAGICS[start]}), which it reads no "
-            "more; get the model as GGUF or convert its checkpoint",
-        )
-    if start != _MAGIC:
-        raise NotAModel(first, "is no GGUF file (it does not begin with 'GGUF'); get it again")
-    return first
-
-
-def _first_part(path: Path) -> Path:
-    """The file that llama.cpp opens for a split model; raises NotAModel if parts are missing."""
-    split = SPLIT_NAME.fullmatch(path.name)
-    if split is None:
-        return path
-    count = int(split["count"])
-    parts = [
-        path.with_name(f"{split['stem']}-{part:05d}-of-{count:05d}.gguf")
-        for part in range(1, min(count, 10_000) + 1)
-    ]
-    missing = [part.name for part in parts if not part.is_file()]
-    if missing or not parts:
-        listed = ", ".join(missing[:5]) + (" and more" if len(missing) > 5 else "")
-        raise NotAModel(path, f"is one of {count} parts, and these are missing: {listed}")
-    return parts[0]

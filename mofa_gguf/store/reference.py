@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mofa_gguf.store.errors import DownloadFailed, ModelMissing
 
@@ -25,8 +25,7 @@ _HUB_ID = re.compile(
 _FILE_ENDINGS = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".json", ".zip")
 
 
-@dataclass(frozen=True)
-class HubReference:
+class HubReference(NamedTuple):
     """A repository of the hub.
 
     ``choice`` is a file of the repository or a quantization type (``Q4_K_M``), None for the usual.
@@ -41,14 +40,12 @@ class HubReference:
         return f"{self.repo}{revision}" + (f":{self.choice}" if self.choice else "")
 
 
-@dataclass(frozen=True)
-class PathReference:
+class PathReference(NamedTuple):
     """A file or folder that exists."""
 
     path: Path
 
 
-@dataclass(frozen=True)
 class DemoReference:
     """The checkpoint that comes with the package."""
 

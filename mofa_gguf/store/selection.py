@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mofa_gguf.store.on_disk import SPLIT_NAME
+
 # Tried in this order when nothing was asked for: good answers for their size first.
 PREFERRED_QUANTIZATIONS = (
     "Q4_K_M",
@@ -22,9 +24,6 @@ PREFERRED_QUANTIZATIONS = (
     "BF16",
     "F32",
 )
-
-# gguf-split's names: llama.cpp, src/llama.cpp, llama_split_path.
-SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 
 # A checkpoint's own files: weights at the top, plus configuration and tokenizer. Pickles and
 # other frameworks' weights are never fetched.

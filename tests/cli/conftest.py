@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,8 +49,8 @@ Run = Callable[..., Ran]
 
 
 @pytest.fixture(autouse=True)
-def quiet_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No config file or cache of the machine; logging as it was afterwards."""
+def quiet_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No config file or cache of the machine."""
     monkeypatch.setenv("MOFA_GGUF_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config-home"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -59,14 +58,6 @@ def quiet_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         monkeypatch.delenv(variable, raising=False)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    logger = logging.getLogger("mofa_gguf")
-    before = logger.handlers[:], logger.level, logger.propagate
-    native = logging.getLogger("mofa_gguf.llama_cpp")
-    native_level = native.level
-    yield
-    logger.handlers[:], logger.propagate = before[0], before[2]
-    logger.setLevel(before[1])
-    native.setLevel(native_level)
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,15 @@ def test_the_facts_come_as_json(run: Run, model: Path) -> None:
     assert facts["tensor_types"] == {"F32": 4 * facts["n_parameters"]}
     assert facts["metadata"]["llama.context_length"] == 256
     assert facts["metadata"]["tokenizer.ggml.tokens"] == "array of 259"
+
+
+def test_a_file_is_inspected_without_what_runs_models(model: Path) -> None:
+    program = (
+        "import sys; from mofa_gguf.cli.main import main; assert main(sys.argv[1:]) == 0;"
+        "heavy = {'numpy', 'llama_cpp', 'pydantic', 'jinja2', 'asyncio'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", program, "inspect", model, "--tensors"], check=True)
 
 
 def test_tensors_and_metadata_can_be_listed(run: Run, model: Path) -> None:

@@ -68,7 +68,7 @@ def pressed(
         "mofa_gguf.cli.main",
         "typer",
         "typer.core",
-        "mofa_gguf.cli.worker",  # the last of the commands
+        "mofa_gguf.cli.inspect",  # the command
         "mofa_gguf.cli.output",  # when options are read
         "mofa_gguf.store",  # when the command runs
     ],

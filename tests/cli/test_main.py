@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import os
 import shlex
@@ -12,10 +13,8 @@ import pytest
 import typer
 
 from mofa_gguf.cli.examples import EXAMPLES
-from mofa_gguf.cli.main import app
+from mofa_gguf.cli.main import COMMANDS, app_of
 from tests.cli.conftest import Run
-
-COMMANDS = [command.name or "" for command in app.registered_commands]
 
 
 def command(*arguments: str) -> list[str]:
@@ -23,7 +22,7 @@ def command(*arguments: str) -> list[str]:
     return [
         sys.executable,
         "-c",
-        "import sys; from mofa_gguf.cli.main import main; sys.exit(main())",
+        "import sys; from mofa_gguf.__main__ import main; sys.exit(main())",
         *arguments,
     ]
 
@@ -44,7 +43,7 @@ def test_every_command_has_help_with_an_example_that_it_takes(run: Run, name: st
     _, named, *arguments = shlex.split(EXAMPLES[name])
     assert named == name
     # Raises a usage error for options that there are not.
-    typer.main.get_command(app).commands[name].make_context(name, arguments)
+    typer.main.get_command(app_of()).commands[name].make_context(name, arguments)
 
 
 @pytest.mark.parametrize("arguments", [["--no-such-option"], ["nothing"], ["-v", "nothing"]])
@@ -52,6 +51,31 @@ def test_a_line_that_begins_with_no_command_is_answered_as_by_the_whole_app(
     run: Run, arguments: list[str]
 ) -> None:
     assert run(*arguments).code == 2
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_line_that_begins_with_a_command_imports_no_other(name: str) -> None:
+    program = (
+        "import sys; from mofa_gguf.cli.main import COMMANDS, main; main(sys.argv[1:]);"
+        "loaded = {name for name in COMMANDS if f'mofa_gguf.cli.{name}' in sys.modules};"
+        "print(sorted(loaded), file=sys.stderr)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, name, "-h"], capture_output=True, text=True, check=True
+    )
+    loaded = set(ast.literal_eval(ended.stderr.splitlines()[-1]))
+    assert loaded == {name}
+
+
+def test_a_model_that_is_not_there_is_told_without_what_requests_are_made_of() -> None:
+    program = (
+        "import sys; from mofa_gguf.cli.main import main; assert main(sys.argv[1:]) == 1;"
+        "heavy = {'numpy', 'llama_cpp', 'pydantic'} & set(sys.modules); assert not heavy, heavy"
+    )
+    line = [sys.executable, "-c", program, "convert", "/no/such/folder"]
+    ended = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "/no/such/folder" in ended.stderr
 
 
 def test_options_may_stand_in_front_of_the_command(run: Run) -> None:
@@ -174,7 +198,7 @@ def test_only_a_process_of_its_own_is_spared_the_search_for_garbage(run: Run) ->
     assert run("--version").code == 0
     assert (gc.get_threshold(), gc.get_freeze_count()) == before
     code = (
-        "import gc; from mofa_gguf.cli.main import main; main(); "
+        "import gc; from mofa_gguf.__main__ import main; main(); "
         "print(gc.get_threshold()[0], gc.get_freeze_count() > 0)"
     )
     result = subprocess.run(

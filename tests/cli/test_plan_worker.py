@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from mofa_gguf.engine.planning.fit import plan_load
 from tests.cli.conftest import Run
 from tests.engine.models.test_lora import write_adapter
 from tests.support.tiny_gguf import TinyLlama, write_tiny_llama
+
+pytestmark = pytest.mark.usefixtures("nothing_promised")
 
 
 @pytest.fixture
@@ -64,6 +68,15 @@ def test_a_plan_is_told_as_json(run: Run, model: Path) -> None:
     assert host["n_bytes"] == sum(host[part] for part in parts) == told["n_bytes"]
     more = json.loads(run("plan", model, "--n-ctx", "1024", "--parallel", "200", "--json").out)
     assert more["n_bytes"] > told["n_bytes"]
+
+
+def test_a_plan_is_made_without_what_runs_models(model: Path) -> None:
+    program = (
+        "import sys; from mofa_gguf.cli.main import main; assert main(sys.argv[1:]) == 0;"
+        "rooms = ('mofa_gguf.engine.engine', 'mofa_gguf.chat', 'mofa_gguf.provider.gguf');"
+        "loaded = [room for room in rooms if room in sys.modules]; assert not loaded, loaded"
+    )
+    subprocess.run([sys.executable, "-c", program, "plan", model], check=True)
 
 
 def test_a_plan_shows_what_comes_beside_the_model(run: Run, model: Path, tmp_path: Path) -> None:
@@ -194,6 +207,11 @@ def test_every_command_says_the_same_of_the_texts_that_a_model_embeds(
     assert f"{words} to embed, 2048 tokens at a time, 0 of" in planned.out
     assert "KV cache f16" not in planned.out
     assert words in run("inspect", str(path)).out
+    Path("mofa.toml").write_text(f'[providers.e]\nprovider = "gguf"\nmodel = "{path}"\n')
+    told = json.loads(run("doctor", "--json").out)["findings"]
+    found = {each["what"]: each["detail"] for each in told}
+    assert f"{words} to embed, 2048 tokens at a time" in found["plan for 'e'"]
+    assert f", {words} to embed, ready in" in found["provider 'e'"]
     engine = Engine.load(path, EngineOptions(n_threads=1))
     try:
         assert engine.n_ctx == n_longest

@@ -368,3 +368,17 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_a_conversion_loads_no_reader_of_another_kind_of_tokenizer_and_no_other_task() -> None:
+    others = ("requantize", "importance", "comparison", "deep", "adapter", "memory", "plugins")
+    kinds = ("bpe", "legacy", "sentencepiece_model", "spm", "tekken", "unigram", "pretokenizer")
+    code = (
+        "import sys, mofa_gguf.convert.orders; "
+        f"names = [*{others!r}, *('tokenizer.' + kind for kind in {kinds!r})]; "
+        "print([name for name in names if f'mofa_gguf.convert.{name}' in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"

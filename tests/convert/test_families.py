@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mofa_gguf.convert import families
 from mofa_gguf.convert.checkpoint import open_checkpoint
 from mofa_gguf.convert.config import Config
 from mofa_gguf.convert.errors import BadTensor, CheckpointError, UnsupportedArchitecture
@@ -53,6 +56,39 @@ def test_a_name_is_registered_once() -> None:
     with pytest.raises(ValueError, match="registered already"):
         register("BertModel")(Other)
     assert known()["BertModel"] is not Other
+
+
+def test_every_class_is_found_without_the_modules_that_do_not_name_it() -> None:
+    program = (
+        "import sys; from mofa_gguf.convert import families;"
+        "names = [*families.known()];"
+        "families._loaded = False\n"
+        "for name in names:\n"
+        "    families._registered.clear()\n"
+        "    for module in families._modules():\n"
+        "        sys.modules.pop(f'{families.__name__}.{module}', None)\n"
+        "    assert families._ours(name) is not None, name\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_one_checkpoint_imports_its_own_family_and_few_others() -> None:
+    program = (
+        "import sys; from mofa_gguf.convert import families;"
+        "print(families._ours('BertModel').architecture);"
+        "print(sum(m.startswith('mofa_gguf.convert.families.') for m in sys.modules))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    architecture, n_modules = ended.stdout.split()
+    assert architecture == b"bert"
+    assert int(n_modules) < 15
+
+
+def test_families_are_found_where_only_compiled_files_are_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(families, "__file__", str(tmp_path / "__init__.pyc"))
+    assert families._mentions("bert", "BertModel")
 
 
 def test_an_unknown_architecture_is_answered_with_the_known(read: Read) -> None:

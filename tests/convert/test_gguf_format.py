@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,31 @@ def test_tensors_are_aligned_and_read_back(tmp_path: Path) -> None:
     for tensor in GGUFReader(path).tensors:
         assert tensor.data_offset % ALIGNMENT == 0
         assert tensor.data.tolist() == arrays[tensor.name].tolist()
+
+
+@pytest.mark.parametrize("odd", ["", "\0", "a\0b", b"\xff", b"\0", "x" * 256, "日" * 70000])
+@pytest.mark.parametrize("place", [0, 1, 1999])
+def test_long_lists_of_texts_stand_in_the_file_as_short_ones_do(
+    odd: str | bytes, place: int
+) -> None:
+    texts: list[str | bytes] = [f"▁{n}é" * (n % 30) for n in range(2000)]
+    texts[place] = odd
+    expected = bytearray()
+    for text in texts:
+        data = text if isinstance(text, bytes) else text.encode()
+        expected += struct.pack("<Q", len(data)) + data
+    metadata = Metadata()
+    metadata.strings("texts", texts)
+    value = metadata.get("texts")
+    assert value is not None
+    assert value.form == struct.pack("<IIQ", 9, 8, 2000) + expected
+
+
+def test_text_that_is_no_unicode_is_refused_among_many_too() -> None:
+    metadata = Metadata()
+    metadata.strings("tokenizer.ggml.merges", [*map(str, range(2000)), "\ud800"])
+    with pytest.raises(ConversionError, match=r"merges cannot be .* in position 0"):
+        header_bytes(metadata, ())
 
 
 @pytest.mark.parametrize("text", ["\ud800", "half \udfff"])

@@ -66,3 +66,17 @@ def test_a_disk_that_does_not_take_it_in_the_end_leaves_what_was_there(
             partial.commit()
     assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
     assert target.read_bytes() == b"before"
+
+
+def test_a_second_interrupt_while_the_file_is_closed_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_file: PartialFile) -> None:
+        raise KeyboardInterrupt
+
+    partial = PartialFile(tmp_path / "m.gguf")
+    partial.file.close()
+    monkeypatch.setattr(PartialFile, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        partial.__exit__(None, None, None)
+    assert list(tmp_path.iterdir()) == []

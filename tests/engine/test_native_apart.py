@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mofa_gguf.engine import native
 from mofa_gguf.engine.models.loading import load_model
 from mofa_gguf.engine.models.logits import Probe
 from mofa_gguf.engine.models.model import Model
@@ -65,6 +66,25 @@ def test_an_interrupted_load_ends_and_leaves_nothing(tiny_model: Path) -> None:
             tiny_model, EngineOptions(n_threads=1), lambda model, _: model, progress=progress
         )
     load_model(tiny_model, EngineOptions(n_threads=1), lambda model, _: model).close()
+
+
+def test_nothing_is_logged_on_the_thread_that_ctrl_c_interrupts(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception that comes while C calls Python back is printed with its trace, and lost."""
+    threads: list[threading.Thread] = []
+    write = native._sink.write
+
+    def note(level: int, text: bytes) -> None:
+        threads.append(threading.current_thread())
+        write(level, text)
+
+    monkeypatch.setattr(native._sink, "write", note)
+    with Probe(tiny_model, n_threads=1) as probe:
+        probe.logits([1, 2])
+        probe.embedding([1, 2])
+    assert threads
+    assert threading.current_thread() not in threads
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system lists no threads")

@@ -29,7 +29,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        ("demo", DemoReference()),
         ("models/x.gguf", PathReference(Path("models/x.gguf"))),
         ("./models", PathReference(Path("models"))),
         ("org/name", PathReference(Path("org/name"))),
@@ -45,6 +44,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_each_spelling_names_what_it_should(folder: Path, model: str, expected: object) -> None:
     assert read_reference(model) == expected
+
+
+def test_the_bundled_checkpoint_has_a_name(folder: Path) -> None:
+    assert isinstance(read_reference("demo"), DemoReference)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from __future__ import annotations
 import fnmatch
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple
 
 from mofa_gguf.convert.block_scaled import read_stored
 from mofa_gguf.convert.checkpoint import Checkpoint
@@ -52,8 +53,7 @@ class Rule:
     stack: str = "experts"
 
 
-@dataclass(frozen=True)
-class NamedWeights:
+class NamedWeights(NamedTuple):
     """A tensor under its GGUF name."""
 
     name: str
@@ -73,8 +73,7 @@ class Traits:
     """llama.cpp recognises the model as one of 70 billion parameters, which have their own rule."""
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(NamedTuple):
     """A checkpoint as its family sees it: everything the file needs but the tokenizer."""
 
     architecture: str
@@ -85,9 +84,9 @@ class Model:
     tensors: tuple[NamedWeights, ...]
     n_vocab: int
     traits: Traits
-    half_precision: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    half_precision: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     """By quantization: parts of names of matrices that stay in F16, unlike in llama.cpp."""
-    skipped: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, str] = MappingProxyType({})
     """Source tensors that are left out, each with the reason."""
     warnings: tuple[str, ...] = ()
 

@@ -6,7 +6,7 @@ length 1. https://sbert.net/docs/sentence_transformer/usage/custom_models.html
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mofa_gguf.convert.checkpoint import Checkpoint, inside
 from mofa_gguf.convert.config import Config, read_json
@@ -22,8 +22,7 @@ _POOLING = {
 _NO_CHANGE = ("Transformer", "Normalize")
 
 
-@dataclass(frozen=True)
-class SentenceTransformer:
+class SentenceTransformer(NamedTuple):
     """How vectors are made; None and nothing where the folder does not say it."""
 
     pooling_type: int | None

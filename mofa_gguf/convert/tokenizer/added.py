@@ -68,11 +68,12 @@ def missing_entries(
     it loads the tokenizer.
     """
     known = {token.content for token in document.added}
-    if document.model_type in ("BPE", "WordPiece"):
-        known |= document.vocabulary_mapping().keys()
+    has_texts = document.model_type in ("BPE", "WordPiece")
+    vocabulary = document.vocabulary_mapping() if has_texts else {}
     # Entries come sorted by id: the tokenizers library counts on from the vocabulary.
     missing = sorted(
-        (t for t in listed if t.content not in known and t.content), key=lambda t: t.id
+        (t for t in listed if t.content and t.content not in known and t.content not in vocabulary),
+        key=lambda t: t.id,
     )
     return [token.entry(special=token_type(token) is TokenType.CONTROL) for token in missing]
 

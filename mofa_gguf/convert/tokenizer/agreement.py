@@ -9,9 +9,10 @@ count against the vocabulary, but they are reported.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.tokenizer.battery import BatteryText
@@ -46,8 +47,7 @@ def limit(item: BatteryText, *names: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """One text on which the two tokenizers differ, from its first differing token on.
 
     ``cause`` says why when that is known ("Unicode normalization", a limit of llama.cpp), and is
@@ -59,7 +59,7 @@ class Difference:
     expected: tuple[int, ...]
     actual: tuple[int, ...]
     cause: str | None = None
-    spellings: Mapping[int, str] = field(default_factory=dict, repr=False, compare=False)
+    spellings: Mapping[int, str] = MappingProxyType({})
     """The entries of differing tokens in the vocabulary, by id."""
 
     def __str__(self) -> str:
@@ -97,8 +97,7 @@ class TokenizerMismatch(TokenizerError):
         self.agreement = agreement
 
 
-@dataclass(frozen=True)
-class Agreement:
+class Agreement(NamedTuple):
     """Result of a comparison over ``n_texts`` texts.
 
     ``n_agree`` gave the same ids as they are; ``n_normalized`` did after Unicode normalization;

@@ -6,11 +6,10 @@ of llama.cpp can do; see ``agreement``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class BatteryText:
+class BatteryText(NamedTuple):
     """One text and why it is here. ``tags``: see :data:`mofa_gguf.convert.tokenizer.agreement`."""
 
     name: str

@@ -15,7 +15,6 @@ from mofa_gguf.convert.tokenizer.chat_templates import chat_template_metadata, r
 from mofa_gguf.convert.tokenizer.exactness import Exactness, measure_exactness
 from mofa_gguf.convert.tokenizer.files import read_json
 from mofa_gguf.convert.tokenizer.judgement import Choice, judge
-from mofa_gguf.convert.tokenizer.pretokenizer import rank
 from mofa_gguf.convert.tokenizer.reference import HuggingFaceReference
 from mofa_gguf.convert.tokenizer.response_template import response_template_metadata
 from mofa_gguf.convert.tokenizer.sampling import read_sampling_defaults
@@ -159,6 +158,8 @@ def _choose(source: TokenizerSource, metadata: Metadata) -> Choice:
 def _candidates(source: TokenizerSource, folder: Path) -> list[str]:
     if source.tables.kind != "bpe":
         return ["default"]
+    from mofa_gguf.convert.tokenizer.pretokenizer import rank
+
     assert isinstance(source.reference, HuggingFaceReference)
     assert source.document is not None
     ranked = rank(source.document, source.reference, folder)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mofa_gguf.convert.tokenizer.agreement import Agreement, TokenizerMismatch
 from mofa_gguf.convert.tokenizer.exactness import Exactness, Kept
@@ -17,8 +17,7 @@ _KEPT = {
 }
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """A pre-tokenizer, how llama.cpp agreed with it, and what the file must hold besides."""
 
     pre_tokenizer: str

@@ -8,7 +8,7 @@ texts refuse no conversion; they decide what the file keeps, see ``exactness``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mofa_gguf.convert.tokenizer.added import token_type
 from mofa_gguf.convert.tokenizer.hf_json import AddedToken
@@ -43,8 +43,7 @@ _CHOSEN = (
 )
 
 
-@dataclass(frozen=True)
-class RareText:
+class RareText(NamedTuple):
     """A text, and whether control tokens written out in it are read as such."""
 
     text: str

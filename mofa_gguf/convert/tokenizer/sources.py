@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.tokenizer.added import (
@@ -18,7 +19,6 @@ from mofa_gguf.convert.tokenizer.added import (
     missing_entries,
     token_type,
 )
-from mofa_gguf.convert.tokenizer.bpe import read_byte_level_bpe
 from mofa_gguf.convert.tokenizer.files import (
     MAX_VOCABULARY_BYTES,
     parse_json_object,
@@ -27,23 +27,16 @@ from mofa_gguf.convert.tokenizer.files import (
     read_text,
 )
 from mofa_gguf.convert.tokenizer.hf_json import AddedToken, TokenizerJson
-from mofa_gguf.convert.tokenizer.legacy import read_vocab_and_merges, read_vocab_txt
 from mofa_gguf.convert.tokenizer.reference import (
     HuggingFaceReference,
     ReferenceTokenizer,
     SentencePieceReference,
 )
-from mofa_gguf.convert.tokenizer.sentencepiece_model import (
-    ModelType,
-    SentencePieceModel,
-    looks_like_tiktoken,
-    parse_sentencepiece,
-)
-from mofa_gguf.convert.tokenizer.spm import read_spm_json, read_spm_model
-from mofa_gguf.convert.tokenizer.tekken import read_tekken, tekken_roles
-from mofa_gguf.convert.tokenizer.unigram import read_unigram_json, read_unigram_model
 from mofa_gguf.convert.tokenizer.vocabulary import KindVocabulary, TokenType
-from mofa_gguf.convert.tokenizer.wordpiece import read_wordpiece
+
+# The readers of the kinds are imported where one is wanted: a checkpoint has one kind.
+if TYPE_CHECKING:
+    from mofa_gguf.convert.tokenizer.sentencepiece_model import SentencePieceModel
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +47,7 @@ _LOOKED_FOR = (
 )
 
 
-@dataclass(frozen=True)
-class TokenizerSource:
+class TokenizerSource(NamedTuple):
     """An opened tokenizer.
 
     ``document`` is its tokenizer.json, where there is one (or one was built from older files).
@@ -71,7 +63,7 @@ class TokenizerSource:
     token_ids: Mapping[str, int]
     runs_post_processor: bool = True
     default_add: tuple[bool, bool] = (False, False)
-    known_ids: Mapping[str, int] = field(default_factory=dict)
+    known_ids: Mapping[str, int] = MappingProxyType({})
     warnings: tuple[str, ...] = ()
 
 
@@ -84,13 +76,17 @@ def open_source(
     if document is not None:
         document = document.with_added(missing_entries(document, added))
         return _from_document(document, folder, n_vocab=n_vocab)
+    from mofa_gguf.convert.tokenizer.tekken import read_tekken, tekken_roles
+
     document = read_tekken(folder)
     if document is not None:
         source = _from_document(document, folder, n_vocab=n_vocab)
-        return replace(source, known_ids=tekken_roles(document))
+        return source._replace(known_ids=tekken_roles(document))
     model_file = _read_model_file(folder)
     if model_file is not None:
         return _from_model(*model_file, added, n_vocab=n_vocab)
+    from mofa_gguf.convert.tokenizer.legacy import read_vocab_and_merges, read_vocab_txt
+
     settings = (tokenizer_config, read_json(folder, "special_tokens_map.json"))
     document = read_vocab_and_merges(folder, settings, added)
     if document is None:
@@ -112,6 +108,8 @@ def _read_model_file(folder: Path) -> tuple[SentencePieceModel, bytes, str] | No
     for name in _MODEL_FILES:
         data = read_bytes(folder, name, max_bytes=MAX_VOCABULARY_BYTES)
         if data is not None:
+            from mofa_gguf.convert.tokenizer.sentencepiece_model import parse_sentencepiece
+
             return parse_sentencepiece(data, str(folder / name)), data, str(folder / name)
     return None
 
@@ -141,9 +139,8 @@ def _from_document(document: TokenizerJson, folder: Path, *, n_vocab: int) -> To
     within = document.within(n_vocab)
     if within is not document:
         reference = HuggingFaceReference(within)
-    token_ids: dict[str, int] = {}
-    if document.model_type in ("BPE", "WordPiece"):
-        token_ids.update(document.vocabulary_mapping())
+    has_texts = document.model_type in ("BPE", "WordPiece")
+    token_ids = dict(document.vocabulary_mapping()) if has_texts else {}
     token_ids.update((token.content, token.id) for token in document.added)
     return TokenizerSource(
         tables,
@@ -157,8 +154,12 @@ def _from_document(document: TokenizerJson, folder: Path, *, n_vocab: int) -> To
 
 def _document_tables(document: TokenizerJson, folder: Path, *, n_vocab: int) -> KindVocabulary:
     if document.model_type == "WordPiece":
+        from mofa_gguf.convert.tokenizer.wordpiece import read_wordpiece
+
         return read_wordpiece(document, n_vocab=n_vocab)
     if document.model_type == "Unigram":
+        from mofa_gguf.convert.tokenizer.unigram import read_unigram_json
+
         return read_unigram_json(document, n_vocab=n_vocab)
     if document.model_type != "BPE":
         raise document.broken(
@@ -166,11 +167,15 @@ def _document_tables(document: TokenizerJson, folder: Path, *, n_vocab: int) -> 
             "BPE, Unigram and WordPiece can"
         )
     if is_byte_level(document):
+        from mofa_gguf.convert.tokenizer.bpe import read_byte_level_bpe
+
         return read_byte_level_bpe(document, n_vocab=n_vocab)
     if document.model.get("byte_fallback") is not True:
         raise document.broken(
             "its BPE is neither byte-level nor has byte_fallback, so llama.cpp cannot run it"
         )
+    from mofa_gguf.convert.tokenizer.spm import read_spm_json, read_spm_model
+
     model = _matching_model(document, folder)
     if model is not None:
         return read_spm_model(model, document.added, str(document.path), n_vocab=n_vocab)
@@ -186,6 +191,12 @@ def is_byte_level(document: TokenizerJson) -> bool:
 
 def _matching_model(document: TokenizerJson, folder: Path) -> SentencePieceModel | None:
     """The SentencePiece BPE model beside a tokenizer.json, if it has the same tokens."""
+    from mofa_gguf.convert.tokenizer.sentencepiece_model import (
+        ModelType,
+        looks_like_tiktoken,
+        parse_sentencepiece,
+    )
+
     for name in _MODEL_FILES:
         data = read_bytes(folder, name, max_bytes=MAX_VOCABULARY_BYTES)
         if data is None or looks_like_tiktoken(data):
@@ -213,6 +224,10 @@ def _from_model(
     *,
     n_vocab: int,
 ) -> TokenizerSource:
+    from mofa_gguf.convert.tokenizer.sentencepiece_model import ModelType
+    from mofa_gguf.convert.tokenizer.spm import read_spm_model
+    from mofa_gguf.convert.tokenizer.unigram import read_unigram_model
+
     if model.model_type is ModelType.BPE:
         tables = read_spm_model(model, added, name, n_vocab=n_vocab)
         default_add = (True, False)

@@ -8,8 +8,9 @@ generation_config.json.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.metadata import Metadata
@@ -60,25 +61,27 @@ KNOWN_ENDS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class SpecialSources:
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+class SpecialSources(NamedTuple):
     """The JSON objects that name special tokens; absent files are empty objects."""
 
     folder: Path
-    tokenizer_config: Mapping[str, object] = field(default_factory=dict)
-    special_tokens_map: Mapping[str, object] = field(default_factory=dict)
-    config: Mapping[str, object] = field(default_factory=dict)
-    generation_config: Mapping[str, object] = field(default_factory=dict)
+    tokenizer_config: Mapping[str, object] = _NOTHING
+    special_tokens_map: Mapping[str, object] = _NOTHING
+    config: Mapping[str, object] = _NOTHING
+    generation_config: Mapping[str, object] = _NOTHING
 
 
-@dataclass
 class SpecialTokens:
     """Ids by role, whether they are added around a text, and all ids that end a generation."""
 
-    ids: dict[str, int] = field(default_factory=dict)
-    add: dict[str, bool] = field(default_factory=dict)
-    end_of_generation: list[int] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.ids: dict[str, int] = {}
+        self.add: dict[str, bool] = {}
+        self.end_of_generation: list[int] = []
+        self.warnings: list[str] = []
 
     def metadata(self) -> Metadata:
         """The ``tokenizer.ggml.*`` keys; ``eos_token_ids`` (ours) is the whole list."""

@@ -60,7 +60,7 @@ class TokenTable:
         self.n_vocab = n_vocab
         self._texts: list[str | None] = [None] * n_vocab
         self._scores = [UNUSED_TOKEN_SCORE] * n_vocab
-        self._types = [TokenType.UNUSED] * n_vocab
+        self._types = [int(TokenType.UNUSED)] * n_vocab
         self._added = frozenset(added)
         self._dropped: dict[int, str] = {}
         self.warnings: list[str] = []
@@ -74,15 +74,16 @@ class TokenTable:
             self._dropped[token] = text
             return
         self._texts[token] = text
-        self._types[token] = kind
+        self._types[token] = int(kind)
         self._scores[token] = score
 
     def place_all(self, entries: Iterable[tuple[int, str]], kind: TokenType) -> None:
         """:meth:`place` for many tokens of one kind, in half the time."""
         n_vocab, texts, types, scores = self.n_vocab, self._texts, self._types, self._scores
+        number = int(kind)
         for token, text in entries:
             if token < n_vocab:
-                texts[token], types[token], scores[token] = text, kind, 0.0
+                texts[token], types[token], scores[token] = text, number, 0.0
             else:
                 self._dropped[token] = text
 
@@ -92,7 +93,7 @@ class TokenTable:
 
     def type(self, token: int) -> TokenType:
         """Type of ``token`` so far."""
-        return self._types[token]
+        return TokenType(self._types[token])
 
     def score(self, token: int) -> float:
         """Score of ``token`` so far."""
@@ -114,7 +115,7 @@ class TokenTable:
                 f"left out ({names})"
             )
         texts = self._unique_texts()
-        return TokenLists(texts, list(self._scores), list(map(int, self._types)))
+        return TokenLists(texts, list(self._scores), list(self._types))
 
     def _unique_texts(self) -> list[str]:
         texts = [text for text in self._texts if text]
@@ -134,7 +135,7 @@ class TokenTable:
             visible = f"[PAD{token}]" if text is None else text.split("\0", 1)[0]
             visible = visible or f"[EMPTY_{token}]"
             if visible in seen:
-                self._types[token] = TokenType.UNUSED
+                self._types[token] = int(TokenType.UNUSED)
                 if text is not None:
                     self.warnings.append(
                         f"token {token} has the text of an earlier one ({visible!r}) "

@@ -25,13 +25,15 @@ def read_wordpiece(source: TokenizerJson, *, n_vocab: int) -> KindVocabulary:
     vocabulary = source.vocabulary_mapping()
     if unknown not in vocabulary:
         raise source.broken(f"the unknown token {unknown!r} is not in the vocabulary")
+    texts = dict(zip(vocabulary.values(), vocabulary, strict=True))
+    for token in (vocabulary[unknown], *added):
+        texts.pop(token, None)
     n_prefix = len(prefix)
-    pieces = (
-        (token, text[n_prefix:] if text.startswith(prefix) else _PHANTOM_SPACE + text)
-        for text, token in vocabulary.items()
-        if text != unknown and token not in added
-    )
-    table.place_all(pieces, TokenType.NORMAL)
+    pieces = [
+        text[n_prefix:] if text.startswith(prefix) else _PHANTOM_SPACE + text
+        for text in texts.values()
+    ]
+    table.place_all(zip(texts, pieces, strict=True), TokenType.NORMAL)
     table.place(vocabulary[unknown], unknown, TokenType.UNKNOWN)
     for token, entry in added.items():
         if entry.content != unknown:

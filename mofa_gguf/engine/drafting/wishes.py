@@ -9,13 +9,8 @@ from mofa_gguf.engine.drafting.drafts import Wish
 from mofa_gguf.engine.options import Speculation
 from mofa_gguf.engine.requests.sequence import Sequence
 from mofa_gguf.engine.scheduling.scheduler import Task
-from mofa_gguf.engine.speculation.policy import (
-    MAX_DRAFT_PER_STEP,
-    NO_GUESS,
-    Guess,
-    StepCost,
-    share,
-)
+from mofa_gguf.engine.speculation.limits import MAX_DRAFT_PER_STEP
+from mofa_gguf.engine.speculation.policy import NO_GUESS, Guess, StepCost, share
 
 
 class Drafting:

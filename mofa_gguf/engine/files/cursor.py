@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ class ArraySummary:
     type_id: int
     length: int
     offset: int = field(default=0, compare=False)
-    """Where in the file its elements begin."""
+    """Where in the file its elements begin, and"""
+    end: int = field(default=0, compare=False)
+    """where what follows them begins."""
 
 
 @contextmanager
@@ -143,7 +146,7 @@ class Cursor:
                 raise self.fail(f"is truncated or damaged: {key} claims {length} strings")
             if length > MAX_KEPT_ARRAY:
                 self._skip_strings(length, key)
-                return ArraySummary(type_id, length, start)
+                return ArraySummary(type_id, length, start, self.at)
             return [self.string(key) for _ in range(length)]
         if type_id not in _SCALARS:
             raise self.fail(f"is damaged: {key} is an array of the unknown type {type_id}")
@@ -152,17 +155,18 @@ class Cursor:
             raise self.fail(f"is truncated or damaged: {key} claims {length} values")
         if length > MAX_KEPT_ARRAY:
             self.at += length * n_bytes
-            return ArraySummary(type_id, length, start)
+            return ArraySummary(type_id, length, start, self.at)
         data = self.take(length * n_bytes, key)
         return list(struct.unpack(f"<{length}{form[1]}", data))
 
     def _skip_strings(self, count: int, key: str) -> None:
         unpack: Callable[..., tuple[int]] = struct.Struct("<Q").unpack_from
-        view, at, end = self._view, self.at, self.end
-        for _ in range(count):
-            if at + 8 > end:
-                raise self.fail(f"is truncated or damaged: it ends inside {key}")
-            at += 8 + unpack(view, at)[0]
-        if at > end:
+        view, at = self._view, self.at
+        try:
+            for _ in repeat(None, count):
+                at += 8 + unpack(view, at)[0]
+        except (struct.error, OverflowError):  # at or beyond the end; beyond any end
+            at = self.end + 1
+        if at > self.end:
             raise self.fail(f"is truncated or damaged: it ends inside {key}")
         self.at = at

@@ -7,8 +7,11 @@ normalizations (``precompiled_charsmap``) that points outside of itself.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
@@ -20,12 +23,15 @@ from mofa_gguf.engine.files.header import ArraySummary, GGUFHeader, TensorInfo
 
 MODEL_KEY = "tokenizer.ggml.model"
 _KEY = "tokenizer.ggml."
+_CHARSMAP = _KEY + "precompiled_charsmap"
 _STRING, _I32 = 8, 5  # gguf.h, enum gguf_type
 _BYTE = 6  # llama.h, LLAMA_TOKEN_TYPE_BYTE
 _NONE = ("none", "no_vocab")
 MAX_TEMPLATE_BYTES = 2**20
 """Far above any published chat template."""
 _MAX_TOKEN_BYTES = 2**16
+_MAX_AT_ONCE = 2**25
+"""Far above the texts of any vocabulary, in bytes."""
 _FIRST_BYTE = re.compile(rb"\\x[0-9a-f]{2}|\\.|[^\\]", re.DOTALL)  # RWKV's way of escaping
 _SPACE = "\u2581".encode()  # SentencePiece's
 
@@ -58,6 +64,11 @@ _FLAGS = {"bos": "add_bos_token", "eos": "add_eos_token"}
 
 Fail = Callable[[str], Exception]
 
+_MOST_REMEMBERED = 16
+_lock = threading.Lock()
+_passed: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+"""Kinds of vocabulary with digests of their texts: a conversion checks the same ones twice."""
+
 
 def check_vocabulary(header: GGUFHeader, tensors: Sequence[TensorInfo] = ()) -> None:
     """Raises ModelFileError for a vocabulary that llama.cpp cannot read, or not work with.
@@ -85,7 +96,10 @@ def check_vocabulary(header: GGUFHeader, tensors: Sequence[TensorInfo] = ()) -> 
     _check_rows(tensors, n_tokens, fail)
     _check_around(metadata, model, n_tokens, fail)
     _check_texts(header, fail)
-    _check_charsmap(header, fail)
+    if _CHARSMAP in metadata:
+        from mofa_gguf.engine.files.charsmap import check_charsmap
+
+        check_charsmap(header, _CHARSMAP, fail)
     template = metadata.get("tokenizer.chat_template")
     if isinstance(template, str) and len(template) > MAX_TEMPLATE_BYTES:
         raise ModelFileError(
@@ -136,26 +150,53 @@ def _check_around(metadata: Mapping[str, Any], model: str, n_tokens: int, fail: 
 
 
 def _check_texts(header: GGUFHeader, fail: Fail) -> None:
-    texts = read_strings(header, _KEY + "tokens")
-    if texts is None:
-        raise fail(f"{_KEY}tokens are no texts")
-    seen = _apart(texts) or _told_apart(texts, fail)
-    if header.metadata.get(MODEL_KEY) == "bert" and _BYTE in read_types(header):
+    model = header.metadata[MODEL_KEY]
+    data = _as_they_stand(header)
+    known = None if data is None else (model, hashlib.sha256(data).digest())
+    with _lock:
+        passed = known in _passed
+    if not passed:
+        _check_each(header, data, fail)
+    if model == "bert" and _BYTE in read_types(header):
         raise fail("it is WordPiece, but has byte tokens")
-    if header.metadata.get(MODEL_KEY) == "rwkv":
+    if known is not None:
+        with _lock:
+            _passed[known] = None
+            while len(_passed) > _MOST_REMEMBERED:
+                _passed.popitem(last=False)
+
+
+def _check_each(header: GGUFHeader, data: bytes | None, fail: Fail) -> None:
+    """What depends on the texts and the kind of vocabulary alone."""
+    seen = None if data is None else _apart(data, header.metadata[_KEY + "tokens"].length)
+    if seen is None:
+        texts = read_strings(header, _KEY + "tokens")
+        if texts is None:
+            raise fail(f"{_KEY}tokens are no texts")
+        seen = _told_apart(texts, fail)
+    if header.metadata[MODEL_KEY] == "rwkv":
         _check_first_bytes(seen, fail)
     spelt = (b"<0x%02X>" % byte for byte in _SPACE)
     spaced = _SPACE in seen or all(token in seen for token in spelt)
-    if header.metadata.get(MODEL_KEY) == "llama" and not spaced:
+    if header.metadata[MODEL_KEY] == "llama" and not spaced:
         raise fail("it is SentencePiece's kind, but has no token for a space")
 
 
-def _apart(texts: Sequence[bytes]) -> Set[bytes] | None:
-    """The texts, where they are all different as they are; the quick look, for ordinary files."""
-    seen = set(texts)
-    if len(seen) != len(texts) or b"" in seen or max(map(len, texts)) > _MAX_TOKEN_BYTES:
+def _as_they_stand(header: GGUFHeader) -> bytes | None:
+    """The tokens' texts as the file has them; None where a list of any size is not to be taken."""
+    value = header.metadata[_KEY + "tokens"]
+    if not isinstance(value, ArraySummary) or value.type_id != _STRING:
         return None
-    return None if b"\0" in b"".join(texts) else seen
+    if value.end - value.offset > _MAX_AT_ONCE:
+        return None
+    with mapped(header.path) as view:
+        return view[value.offset : value.end]
+
+
+def _apart(data: bytes, count: int) -> Set[bytes] | None:
+    """The texts, where they are all different as they are; the quick look, for ordinary files."""
+    seen = set(plain_strings(data, count) or ())
+    return seen if len(seen) == count else None
 
 
 def _told_apart(texts: Sequence[bytes], fail: Fail) -> Set[bytes]:
@@ -184,6 +225,35 @@ def _check_first_bytes(texts: Iterable[bytes], fail: Fail) -> None:
     for each in found:
         if each and each[0] not in single:
             raise fail(f"it is RWKV's kind, but the byte {each[0]!r} is no token by itself")
+
+
+def plain_strings(data: bytes, count: int) -> list[bytes] | None:
+    """``count`` strings as they stand in a list; None unless all are short and without zero bytes.
+
+    Numbers are read from each byte on, and small ones taken for lengths. The strings so found are
+    those of the list if each begins where the one before it ends, from the first byte to the last.
+    """
+    if not 0 < count <= len(data) // 9:
+        return None
+    numbers = np.ndarray((len(data) - 7,), "<u8", buffer=data, strides=(1,))
+    small = numbers < _MAX_TOKEN_BYTES
+    if not count <= np.count_nonzero(small) <= 2 * count:  # the places of more may fill the memory
+        return None
+    starts = np.flatnonzero(small)
+    # Of two side by side, the first is the end of a text with the length behind it.
+    starts = starts[np.append(starts[1:] - starts[:-1] > 1, True)]
+    lengths = numbers[starts].astype(np.intp)
+    ends = starts + 8 + lengths
+    if len(starts) != count or starts[0] or (ends != np.append(starts[1:], len(data))).any():
+        return None
+    divided = np.frombuffer(bytearray(data), np.uint8)
+    divided[starts] = divided[starts + 1] = 0  # a length's other bytes are zero
+    kept = divided != 0
+    if not lengths.all() or np.count_nonzero(kept) != lengths.sum():
+        return None
+    kept[starts[1:]] = True  # a zero byte between two texts
+    joined: bytes = divided[kept].tobytes()
+    return joined.split(b"\0")
 
 
 def read_strings(header: GGUFHeader, key: str) -> list[bytes] | None:
@@ -216,54 +286,3 @@ def read_types(header: GGUFHeader) -> Sequence[int]:
     with header.path.open("rb") as file:
         file.seek(value.offset)
         return struct.unpack(f"<{value.length}i", file.read(4 * value.length))
-
-
-def _check_charsmap(header: GGUFHeader, fail: Fail) -> None:
-    """No way through SentencePiece's table of normalizations leads outside of it.
-
-    The table is a double array (Kanda 2018): four bytes of its length, its nodes, and the texts
-    that leaves point to.
-    """
-    key = _KEY + "precompiled_charsmap"
-    value = header.metadata.get(key)
-    if value is None:
-        return
-    if isinstance(value, list):
-        data = bytes(each % 256 for each in value if isinstance(each, int))
-    elif isinstance(value, ArraySummary) and value.type_id in (0, 1):
-        with header.path.open("rb") as file:
-            file.seek(value.offset)
-            data = file.read(value.length)
-    else:
-        raise fail(f"{key} is no list of bytes")
-    size = int.from_bytes(data[:4], "little")
-    if len(data) < 8 or size % 4 or size + 4 >= len(data) or data[-1]:
-        raise fail(f"{key} is damaged")
-    nodes = np.frombuffer(data, "<u4", count=size // 4, offset=4)
-    if size and _leads_outside(nodes, len(data) - 4 - size):
-        raise fail(f"{key} points outside of itself")
-
-
-def _leads_outside(nodes: Any, n_text_bytes: int) -> bool:
-    """Whether a walk from the root, over any text, can leave the nodes or the texts."""
-    bases = (nodes >> 10).astype(np.int64) << ((nodes & (1 << 9)) >> 6).astype(np.int64)
-    checks = nodes & ((1 << 31) | 0xFF)
-    seen = np.zeros(len(nodes), bool)
-    # Where each walk stands after a node's base was applied: its children lie at this ^ byte.
-    front = np.asarray([int(bases[0])], np.int64)
-    every = np.arange(1, 256, dtype=np.int64)
-    while front.size:
-        children = front[:, None] ^ every
-        if children.max(initial=0) >= len(nodes):
-            return True
-        taken = children[checks[children] == every]
-        taken = np.unique(taken[~seen[taken]])
-        seen[taken] = True
-        front = taken ^ bases[taken]
-        leaves = front[(nodes[taken] >> 8) & 1 == 1]
-        if leaves.max(initial=0) >= len(nodes):
-            return True
-        values = nodes[leaves] & ((1 << 31) - 1)
-        if values.max(initial=0) >= n_text_bytes:
-            return True
-    return False

@@ -8,8 +8,6 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-import psutil
-
 from mofa_gguf.engine.errors import DeviceUnavailable
 from mofa_gguf.engine.machine.amx import HEADER, weights_may_be_repacked
 from mofa_gguf.engine.machine.backends import Handle, api, registered
@@ -109,6 +107,8 @@ def memory_and_limit() -> tuple[int, str]:
 
 def default_threads() -> int:
     """Physical cores that this process may use: its affinity and its time quota respected."""
+    import psutil
+
     physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     limits = [physical]
     if hasattr(os, "sched_getaffinity"):

@@ -8,25 +8,21 @@ by the system when it is asked for, but ends the process later, or another one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-
-import psutil
+from typing import NamedTuple
 
 _UNLIMITED = 2**60
 """Version 1 writes a limit near 2^63 where there is none."""
 
 
-@dataclass(frozen=True)
-class Room:
+class Room(NamedTuple):
     """Bytes that one limit still leaves, and the limit in words."""
 
     n_bytes: int
     limit: str
 
 
-@dataclass(frozen=True)
-class HostMemory:
+class HostMemory(NamedTuple):
     """Memory that is still there for this process."""
 
     physical: Room
@@ -44,14 +40,30 @@ class HostMemory:
 
 def host_memory() -> HostMemory:
     """What this process can take now."""
-    machine = psutil.virtual_memory()
-    physical = Room(int(machine.available), "free memory of this machine")
-    total = int(machine.total)
+    available, total = machine_bytes()
+    physical = Room(available, "free memory of this machine")
     for room, limit in group_rooms():
         total = min(total, limit)
         if room.n_bytes < physical.n_bytes:
             physical = room
     return HostMemory(physical, _address_space(), total)
+
+
+def machine_bytes(meminfo: Path = Path("/proc/meminfo")) -> tuple[int, int]:
+    """Bytes that this machine has available, and has at all.
+
+    Linux says both in a file. Where they are not in it, or do not fit together, as in some
+    containers, psutil finds them out.
+    """
+    lines = (line.split() for line in _text(meminfo).splitlines())
+    kib = {fields[0]: int(fields[1]) for fields in lines if fields[1:] and fields[1].isdigit()}
+    available, total = kib.get("MemAvailable:", 0) * 2**10, kib.get("MemTotal:", 0) * 2**10
+    if 0 < available <= total:
+        return available, total
+    import psutil  # takes longer to import than all else that a load on Linux needs of the machine
+
+    machine = psutil.virtual_memory()
+    return int(machine.available), int(machine.total)
 
 
 def group_rooms(
@@ -110,6 +122,8 @@ def _address_space() -> Room | None:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit == resource.RLIM_INFINITY:
         return None
+    import psutil
+
     taken = int(psutil.Process().memory_info().vms)
     words = f"what the limit on address space (ulimit -v) of {limit / 2**20:,.0f} MiB leaves"
     return Room(max(0, limit - taken), words)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mofa_gguf.engine.errors import DecodeFailed, EngineError, OutOfMemory
 from mofa_gguf.engine.models.model import Model
-from mofa_gguf.engine.native import llama, take_errors
+from mofa_gguf.engine.native import apart, llama, take_errors
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.planning.context_params import ContextShape, context_params
 
@@ -77,12 +77,17 @@ class Context:
         if on_node is not None:
             params.cb_eval = on_node
         self._on_node = on_node  # C keeps a pointer to it
-        take_errors()
         self._model = model
         self._batch: Any = None
-        self._handle = library.llama_init_from_model(model.handle, params)
+
+        def make() -> tuple[Any, list[str]]:
+            take_errors()
+            return library.llama_init_from_model(model.handle, params), take_errors()
+
+        # Ctrl-C would be lost in llama.cpp's log, which is Python.
+        self._handle, errors = apart(make, discard=_free)
         if not self._handle:
-            reason = "; ".join(take_errors()) or "llama.cpp gave no reason"
+            reason = "; ".join(errors) or "llama.cpp gave no reason"
             raise OutOfMemory(
                 f"a context of {shape.n_ctx} tokens could not be made ({reason}); "
                 "use a smaller n_ctx or a smaller KV cache type"
@@ -260,3 +265,8 @@ class Context:
         if self._handle:
             self._llama.llama_free(self._handle)
             self._handle = None
+
+
+def _free(made: tuple[Any, list[str]]) -> None:
+    if made[0]:
+        llama().llama_free(made[0])

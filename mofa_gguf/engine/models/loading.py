@@ -36,7 +36,7 @@ _numa: list[str] = []
 
 
 def load_model(
-    path: Path | str,
+    path: Path | str | GGUFHeader,
     options: EngineOptions,
     build: Callable[[Model, LoadPlan], _BuiltT],
     *,
@@ -44,11 +44,12 @@ def load_model(
 ) -> _BuiltT:
     """Load the GGUF file at ``path`` and ``build`` what runs it; blocks.
 
+    A header that was read already may stand for its file, which is not read again then.
     Where a device fails, it is tried again with fewer layers there, at last with none. Raises
     ModelFileError, UnsupportedModel, DeviceUnavailable, InvalidOption or OutOfMemory, the last one
     mostly before anything is loaded.
     """
-    header = read_header(path)
+    header = path if isinstance(path, GGUFHeader) else read_header(path)
     _spread_threads(options)
     asked = options
     while True:

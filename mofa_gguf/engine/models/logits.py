@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mofa_gguf.engine.errors import InvalidOption
+from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.models.context import Context
 from mofa_gguf.engine.models.loading import load_model
 from mofa_gguf.engine.models.model import Model
@@ -22,12 +23,13 @@ class Probe:
     """A model loaded for looking at its outputs. Use as a context manager; one thread at a time.
 
     ``kv_f32`` keeps keys and values in float32 and computes attention step by step, as a reference
-    does. Raises what loading a model raises (ModelFileError and others of engine.errors).
+    does. A header that was read already may stand for its file. Raises what loading a model raises
+    (ModelFileError and others of engine.errors).
     """
 
     def __init__(
         self,
-        path: Path | str,
+        path: Path | str | GGUFHeader,
         *,
         n_gpu_layers: int = 0,
         kv_f32: bool = True,
@@ -43,6 +45,7 @@ class Probe:
             lora=tuple(lora),
             # Pages of the mapped file can be taken back, a copy of the weights cannot.
             repack=False,
+            hugepages=False,
             # Its contexts are small, far below what an estimate of these allows for.
             n_embedding_batch=512,
             dry_load=False,
@@ -59,7 +62,7 @@ class Probe:
         try:
             return np.stack([context.logits(i).copy() for i in range(len(tokens))])
         finally:
-            context.close()
+            apart(context.close)  # llama.cpp logs: see Context
 
     def embedding(
         self, tokens: Sequence[int], *, pooling: int | None = None
@@ -75,7 +78,7 @@ class Probe:
         try:
             return context.pooled(0)
         finally:
-            context.close()
+            apart(context.close)  # llama.cpp logs: see Context
 
     def _run(self, tokens: Sequence[int], *, pooling: int | None) -> Context:
         n_vocab = self.model.vocab.n_tokens
@@ -88,7 +91,7 @@ class Probe:
             context.fill(tokens, range(n_tokens), [0] * n_tokens, [True] * n_tokens)
             apart(context.run)
         except BaseException:
-            context.close()
+            apart(context.close)  # llama.cpp logs: see Context
             raise
         return context
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mofa_gguf.engine.errors import ModelFileError
 from mofa_gguf.engine.native import llama, take_errors
 from mofa_gguf.engine.options import LoraAdapter
 
 
-@dataclass(frozen=True)
-class LoadedAdapters:
+class LoadedAdapters(NamedTuple):
     """Adapters of one model; llama.cpp frees them together with it."""
 
     handles: tuple[Any, ...] = ()

@@ -7,10 +7,9 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mofa_gguf.engine.errors import (
     DeviceLost,
@@ -20,8 +19,6 @@ from mofa_gguf.engine.errors import (
 )
 from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.machine.devices import available_memory_bytes
-from mofa_gguf.engine.machine.hugepages import HugePages
-from mofa_gguf.engine.machine.rpc import absentees, guards_of
 from mofa_gguf.engine.models.keeping import Keeping
 from mofa_gguf.engine.models.lora import LoadedAdapters, load_adapters
 from mofa_gguf.engine.native import apart, llama, logged, take_errors
@@ -32,6 +29,10 @@ from mofa_gguf.engine.planning.load_params import model_params
 from mofa_gguf.engine.planning.load_plan import LoadPlan
 from mofa_gguf.engine.tokens.vocab import Vocab
 
+if TYPE_CHECKING:
+    from mofa_gguf.engine.machine.rpc_absent import Absentees
+    from mofa_gguf.engine.machine.rpc_guard import Guard
+
 logger = logging.getLogger(__name__)
 
 POOLING_NAMES = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
@@ -39,8 +40,7 @@ POOLING_NAMES = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
 EOS_IDS_KEY = "tokenizer.ggml.eos_token_ids"
 
 
-@dataclass(frozen=True)
-class Offload:
+class Offload(NamedTuple):
     """Layers on the GPU: how many were asked for, how many are there, and on which devices."""
 
     requested: int | str
@@ -63,10 +63,14 @@ class Model:
         self.offload = Offload(
             load.requested_layers, plan.n_gpu_layers, plan.n_total, names, plan.cpu_experts
         )
-        self._guards = guards_of(names)
         wanted = load.options.rpc_servers if load.requested_layers != 0 else ()
-        self.absent_workers = absentees(wanted)
+        self._guards: tuple[Guard, ...] = ()
+        self.absent_workers: Absentees | None = None
         """Workers that might have layers of it but did not answer when it was loaded."""
+        if names or wanted:
+            from mofa_gguf.engine.machine.rpc import absentees, guards_of
+
+            self._guards, self.absent_workers = guards_of(names), absentees(wanted)
         self._buffers = buffers  # ctypes arrays that llama.cpp keeps pointers to
         self._handle = handle
         self._keeping = Keeping()
@@ -110,8 +114,7 @@ class Model:
         path = header.path
         stopped: list[BaseException] = []
         params, buffers = model_params(load.options, load.placing, use_mmap=load.options.use_mmap)
-        pages = HugePages() if load.options.hugepages else None
-        params.progress_callback = _reporter(progress, stopped, pages)
+        params.progress_callback = _reporter(progress, stopped, hugepages=load.options.hugepages)
         buffers.append(params.progress_callback)
 
         def read() -> Any:
@@ -172,7 +175,9 @@ class Model:
     def outdated(self) -> bool:
         """Whether it should be loaded anew before anybody uses it again: workers with layers of it
         went away, or some that were missing when it was loaded are there."""
-        return any(guard.look() for guard in self._guards) or self.absent_workers.back
+        if any(guard.look() for guard in self._guards):
+            return True
+        return self.absent_workers is not None and self.absent_workers.back
 
     @property
     def lost_devices(self) -> tuple[str, ...]:
@@ -227,13 +232,19 @@ class Model:
 def _reporter(
     progress: Callable[[float], None] | None,
     stopped: list[BaseException],
-    pages: HugePages | None,
+    *,
+    hugepages: bool,
 ) -> Any:
     """A callback for llama.cpp that ends the loading once ``stopped`` has something in it.
 
     ``stopped`` gets what ``progress`` raises. It is first called when the weights' memory is made
     and nothing is in it: then huge pages are asked for.
     """
+    pages: HugePages | None = None
+    if hugepages:
+        from mofa_gguf.engine.machine.hugepages import HugePages
+
+        pages = HugePages()
 
     def report(share: float, _user_data: object) -> bool:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mofa_gguf.engine.files.adapter import check_adapter
 from mofa_gguf.engine.files.header import GGUFHeader, TensorInfo, read_header
@@ -28,10 +28,10 @@ class AdapterFacts:
     def added_to(self, facts: ModelFacts) -> ModelFacts:
         """A model's facts with its adapters."""
         layers = tuple(
-            replace(layer, n_adapter_bytes=n_bytes)
+            layer._replace(n_adapter_bytes=n_bytes)
             for layer, n_bytes in zip(facts.layers, self.layers, strict=True)
         )
-        return replace(facts, layers=layers, n_output_adapter_bytes=self.n_other_bytes)
+        return facts._replace(layers=layers, n_output_adapter_bytes=self.n_other_bytes)
 
     def compute_bytes(self, n_batch: int) -> int:
         """What graphs need for a batch beside the model's own: one product more at a time.

@@ -14,7 +14,7 @@ AVX512-FP16, which takes 128 values, a step of four streams of 512 cells takes 9
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mofa_gguf.engine.files.header import GGUFHeader, TensorInfo
 from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME
@@ -29,8 +29,7 @@ _SINGLY = 4.3
 """How much longer a cell takes where flash attention goes cell by cell."""
 
 
-@dataclass(frozen=True)
-class TileCost:
+class TileCost(NamedTuple):
     """What flash attention on a CPU takes, in units of one token's products with the weights."""
 
     per_cell: float

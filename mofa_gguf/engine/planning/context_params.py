@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME
 from mofa_gguf.engine.machine.devices import default_threads
 from mofa_gguf.engine.native import llama
 from mofa_gguf.engine.options import EngineOptions
-from mofa_gguf.engine.speculation.policy import MAX_DRAFT_PER_STEP
+from mofa_gguf.engine.speculation.limits import MAX_DRAFT_PER_STEP
 
 CELL_STEP = 256
 MAX_UBATCH = 512
@@ -23,8 +22,7 @@ _MEAN = 1  # llama.h, LLAMA_POOLING_TYPE_MEAN
 _FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 
 
-@dataclass(frozen=True)
-class ContextShape:
+class ContextShape(NamedTuple):
     """The sizes of one context."""
 
     n_ctx: int

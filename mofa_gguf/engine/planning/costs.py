@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mofa_gguf.engine.planning.facts import ModelFacts
 
@@ -11,8 +11,7 @@ _BASE_BYTES = 4 * 2**20
 """Graphs, threads and what the engine keeps of its own, measured (tools/measure_plan.py)."""
 
 
-@dataclass(frozen=True)
-class Compute:
+class Compute(NamedTuple):
     """Bytes of a compute buffer by context, between and beyond a few known points.
 
     llama.cpp's buffer is the largest of several sums that grow with the context, a convex curve:
@@ -37,8 +36,7 @@ class Compute:
         return Compute(tuple(sorted(points.items())))
 
 
-@dataclass(frozen=True)
-class Costs:
+class Costs(NamedTuple):
     """What every load of a model takes, wherever its layers lie."""
 
     compute: Compute

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mofa_gguf.engine.errors import OutOfMemory
 from mofa_gguf.engine.options import EngineOptions
@@ -17,10 +18,12 @@ from mofa_gguf.engine.planning.costs import (
     output_bytes,
     scratch_bytes,
 )
-from mofa_gguf.engine.planning.dry_load import Buffers
 from mofa_gguf.engine.planning.facts import ModelFacts
 from mofa_gguf.engine.planning.placement import Cache, layer_cache
 from mofa_gguf.engine.planning.plan import HOST, Plan, Share, mib
+
+if TYPE_CHECKING:
+    from mofa_gguf.engine.planning.dry_load import Buffers
 
 
 @dataclass(frozen=True)

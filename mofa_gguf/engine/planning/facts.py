@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from mofa_gguf.engine.files.header import ArraySummary, GGUFHeader, TensorInfo, read_header
 from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME
@@ -30,8 +30,7 @@ _N_TOKENIZER_BYTES = 300
 index entry, and as a piece. A merge takes about two thirds of it."""
 
 
-@dataclass(frozen=True)
-class LayerFacts:
+class LayerFacts(NamedTuple):
     """One repeating layer."""
 
     n_bytes: int
@@ -52,8 +51,7 @@ class LayerFacts:
         return int(kv * n_ctx + self.n_state_bytes * n_states)
 
 
-@dataclass(frozen=True)
-class ModelFacts:
+class ModelFacts(NamedTuple):
     """Sizes in bytes, and what bounds a plan."""
 
     name: str
@@ -111,15 +109,14 @@ class ModelFacts:
     def corrected(self, *, kv_ratio: float, state_ratio: float) -> ModelFacts:
         """The same with every layer's cache scaled to totals that were measured."""
         layers = tuple(
-            replace(
-                layer,
+            layer._replace(
                 kv_k=layer.kv_k * kv_ratio,
                 kv_v=layer.kv_v * kv_ratio,
                 n_state_bytes=layer.n_state_bytes * state_ratio,
             )
             for layer in self.layers
         )
-        return replace(self, layers=layers)
+        return self._replace(layers=layers)
 
 
 def value_bytes(name: str) -> float:

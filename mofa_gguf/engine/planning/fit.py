@@ -10,9 +10,7 @@ from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.files.vetting import vet
 from mofa_gguf.engine.machine.devices import Device, gpus
 from mofa_gguf.engine.machine.memory import HostMemory, Room, host_memory
-from mofa_gguf.engine.machine.rpc import worker_devices
 from mofa_gguf.engine.options import EngineOptions
-from mofa_gguf.engine.planning.adapters import adapter_facts
 from mofa_gguf.engine.planning.facts import all_tensors, model_facts
 from mofa_gguf.engine.planning.load_plan import LoadPlan
 from mofa_gguf.engine.planning.planner import Planner
@@ -41,16 +39,28 @@ def plan_load(
     """
     vet(header, options)
     tensors = all_tensors(header)
-    adapters = adapter_facts(header, tensors, options.lora)
-    facts = adapters.added_to(model_facts(header, tensors))
+    facts, adapters = model_facts(header, tensors), None
+    if options.lora:
+        from mofa_gguf.engine.planning.adapters import adapter_facts
+
+        adapters = adapter_facts(header, tensors, options.lora)
+        facts = adapters.added_to(facts)
     if devices is None:
-        devices = [*gpus(), *worker_devices(options.rpc_servers)]
+        devices = [*gpus(), *_workers(options.rpc_servers)]
     found = usable_devices(options, devices)
     memory = memory or host_memory()
     planner = Planner(header.path, facts, tensors, options, found, memory, device_share, adapters)
     loads = [planner.plan(use_mmap=use_mmap) for use_mmap in planner.mappings()]
     # Where none fits, the one that is told is the one that misses least.
     return next((load for load in loads if load.plan.fits), max(loads, key=_spare_bytes))
+
+
+def _workers(servers: Sequence[str]) -> list[Device]:
+    if not servers:
+        return []
+    from mofa_gguf.engine.machine.rpc import worker_devices
+
+    return worker_devices(servers)
 
 
 def _spare_bytes(load: LoadPlan) -> int:

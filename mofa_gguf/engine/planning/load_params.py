@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mofa_gguf.engine.machine.amx import weights_may_be_repacked
 from mofa_gguf.engine.machine.backends import buffer_type, cpu_device
@@ -16,8 +15,7 @@ from mofa_gguf.engine.planning.facts import EXPERTS_PATTERN
 _SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
 
 
-@dataclass(frozen=True)
-class Placing:
+class Placing(NamedTuple):
     """Where a model's layers go."""
 
     n_gpu_layers: int = 0

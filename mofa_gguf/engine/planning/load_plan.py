@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mofa_gguf.engine.errors import OutOfMemory
 from mofa_gguf.engine.options import AUTO, EngineOptions
-from mofa_gguf.engine.planning.embedding import EmbeddingPlan
 from mofa_gguf.engine.planning.load_params import Placing
 from mofa_gguf.engine.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from mofa_gguf.engine.planning.embedding import EmbeddingPlan
 
 
 @dataclass(frozen=True)

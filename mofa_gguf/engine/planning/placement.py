@@ -8,7 +8,7 @@ where one device's run ends.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from mofa_gguf.engine.options import CacheType
 from mofa_gguf.engine.planning.costs import Costs
@@ -18,8 +18,7 @@ _N_HALVINGS = 12
 CELL_STEP = 256
 
 
-@dataclass(frozen=True)
-class Budget:
+class Budget(NamedTuple):
     """What one device has for a model."""
 
     name: str
@@ -29,8 +28,7 @@ class Budget:
     """Behind a network: filled after the devices of this machine."""
 
 
-@dataclass(frozen=True)
-class Cache:
+class Cache(NamedTuple):
     """The KV cache to be placed."""
 
     n_ctx: int
@@ -49,8 +47,7 @@ def whole_cells(n_ctx: int) -> int:
     return -(-n_ctx // CELL_STEP) * CELL_STEP
 
 
-@dataclass(frozen=True)
-class Offload:
+class Offload(NamedTuple):
     """How much is offloaded: the last ``n_layers`` layers, the experts of the last few of them."""
 
     n_layers: int
@@ -183,7 +180,7 @@ def fits(
 
 
 def _scaled(budget: Budget, share: float) -> Budget:
-    return budget if budget.remote else replace(budget, n_bytes=int(budget.n_bytes * share))
+    return budget if budget.remote else budget._replace(n_bytes=int(budget.n_bytes * share))
 
 
 def _remote(counts: Sequence[int], budgets: Sequence[Budget]) -> int:

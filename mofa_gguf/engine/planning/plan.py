@@ -26,7 +26,6 @@ from mofa_gguf.engine.planning.placement import (
     offloaded_sizes,
     split_by,
 )
-from mofa_gguf.engine.planning.remedies import remedies
 from mofa_gguf.engine.planning.search import (
     MIN_AUTO_CTX,
     Candidate,
@@ -211,6 +210,8 @@ def _names(plan: Plan) -> str:
 
 def _failed(problem: Problem) -> Plan:
     """The smallest plan that was asked for, and what is wrong with it."""
+    from mofa_gguf.engine.planning.remedies import remedies
+
     n_ctx = problem.wishes.n_ctx
     cache = Cache(
         min(problem.facts.n_ctx_train, MIN_AUTO_CTX) if n_ctx == AUTO else n_ctx,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mofa_gguf.engine.files.header import TensorInfo
 from mofa_gguf.engine.machine.devices import Device, default_threads
 from mofa_gguf.engine.machine.kernels import values_at_once
 from mofa_gguf.engine.machine.memory import HostMemory
 from mofa_gguf.engine.options import AUTO, EngineOptions, FlashAttention
-from mofa_gguf.engine.planning.adapters import AdapterFacts
 from mofa_gguf.engine.planning.attention import attention_for
 from mofa_gguf.engine.planning.context_params import (
     ContextShape,
@@ -25,8 +25,6 @@ from mofa_gguf.engine.planning.costs import (
     estimated_costs,
     other_bytes,
 )
-from mofa_gguf.engine.planning.dry_load import Buffers, DryModel
-from mofa_gguf.engine.planning.embedding import EmbeddingPlan, embedding_plan
 from mofa_gguf.engine.planning.facts import ModelFacts
 from mofa_gguf.engine.planning.load_params import model_params
 from mofa_gguf.engine.planning.load_plan import LoadPlan
@@ -37,6 +35,11 @@ from mofa_gguf.engine.planning.resident import mapped_bytes
 from mofa_gguf.engine.planning.rooms import device_room, host_room
 from mofa_gguf.engine.planning.search import Wishes
 from mofa_gguf.engine.planning.sizing import parking_bytes
+
+if TYPE_CHECKING:
+    from mofa_gguf.engine.planning.adapters import AdapterFacts
+    from mofa_gguf.engine.planning.dry_load import Buffers
+    from mofa_gguf.engine.planning.embedding import EmbeddingPlan
 
 _MIB = 2**20
 _MAX_ROUNDS = 4
@@ -62,7 +65,7 @@ class Planner:
     devices: tuple[Device, ...]
     memory: HostMemory
     device_share: float
-    adapters: AdapterFacts
+    adapters: AdapterFacts | None
 
     def mappings(self) -> list[bool]:
         """Ways to load: mapped as asked for, and read where address space is short for a map."""
@@ -119,8 +122,8 @@ class Planner:
             n_sequences=shape.n_sequences,
             flash_attention=attention != "off",
         )
-        return replace(
-            costs, n_tied_copy_bytes=self._tied_copy(), n_layout_bytes=self._layout_bytes()
+        return costs._replace(
+            n_tied_copy_bytes=self._tied_copy(), n_layout_bytes=self._layout_bytes()
         )
 
     def _resolved(self, plan: Plan) -> EngineOptions:
@@ -133,10 +136,11 @@ class Planner:
         )
 
     def _attention(self, n_gpu_layers: int, type_k: str, type_v: str) -> FlashAttention:
-        if self.facts.only_embeds:
-            return self.options.flash_attn
+        asked = self.options.flash_attn
+        if self.facts.only_embeds or asked != AUTO:
+            return asked
         return attention_for(
-            self.options.flash_attn,
+            asked,
             type_k=type_k,
             type_v=type_v,
             on_cpu=n_gpu_layers == 0,
@@ -208,6 +212,8 @@ class Planner:
 
         The third is what a context that embeds takes besides.
         """
+        from mofa_gguf.engine.planning.dry_load import DryModel
+
         options = self._resolved(plan)
         placing = LoadPlan(plan, options, 0, "", False).placing
         params, _keep = model_params(options, placing, use_mmap=False)
@@ -229,8 +235,7 @@ class Planner:
         points = points.with_point(
             min(plan.n_ctx, _SMALL_CTX), least.largest_compute + self._scratch(options, small)
         )
-        new = replace(
-            costs,
+        new = costs._replace(
             compute=points.with_point(
                 plan.n_ctx, buffers.largest_compute + self._scratch(options, shape)
             ),
@@ -246,6 +251,8 @@ class Planner:
         """What embedding takes besides; None where that is all that is planned."""
         if facts.only_embeds:
             return None
+        from mofa_gguf.engine.planning.embedding import embedding_plan
+
         options = self._embedding_options(plan)
         return embedding_plan(facts, plan, embedding_shape(options), options, measured)
 
@@ -262,7 +269,7 @@ class Planner:
         return parking_bytes(left) if asked == AUTO else asked
 
     def _scratch(self, options: EngineOptions, shape: ContextShape) -> int:
-        adapters = self.adapters.compute_bytes(shape.n_ubatch)
+        adapters = self.adapters.compute_bytes(shape.n_ubatch) if self.adapters else 0
         if options.flash_attn != "off":
             return adapters
         cells = attention_bytes(self.facts, n_cells=shape.n_ctx, n_batch=shape.n_ubatch)

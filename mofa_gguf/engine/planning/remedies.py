@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from mofa_gguf.engine.options import AUTO, CacheType
 from mofa_gguf.engine.planning.facts import ModelFacts
 from mofa_gguf.engine.planning.search import CTX_STEP, Problem, search
@@ -30,7 +28,7 @@ def _layers(problem: Problem) -> str | None:
     wishes = problem.wishes
     if wishes.n_gpu_layers in (AUTO, 0):
         return None
-    best = search(replace(problem, wishes=replace(wishes, n_gpu_layers=AUTO, tensor_split=())))
+    best = search(problem._replace(wishes=wishes._replace(n_gpu_layers=AUTO, tensor_split=())))
     return None if best is None else f"n_gpu_layers={best.offload.n_layers}"
 
 
@@ -39,7 +37,7 @@ def _cache_type(problem: Problem) -> str | None:
     for name in _CACHE_TYPES:
         if name in (wishes.type_k, wishes.type_v):
             continue
-        if search(replace(problem, wishes=replace(wishes, type_k=name, type_v=name))):
+        if search(problem._replace(wishes=wishes._replace(type_k=name, type_v=name))):
             return f'cache_type_k = cache_type_v = "{name}"'
     return None
 
@@ -52,8 +50,8 @@ def _context(problem: Problem) -> str | None:
     low, high = 0, -(-wished // CTX_STEP)
     while high - low > 1:
         middle = (low + high) // 2
-        wishes = replace(problem.wishes, n_ctx=middle * CTX_STEP)
-        if search(replace(problem, wishes=wishes)):
+        wishes = problem.wishes._replace(n_ctx=middle * CTX_STEP)
+        if search(problem._replace(wishes=wishes)):
             low = middle
         else:
             high = middle
@@ -66,7 +64,7 @@ def _quantization(problem: Problem) -> str | None:
     bits = 8 * facts.n_weight_bytes / max(1, facts.n_parameters)
     for name, wanted in QUANTIZATIONS:
         smaller = _at(facts, wanted / bits)
-        if wanted < bits and search(replace(problem, facts=smaller)):
+        if wanted < bits and search(problem._replace(facts=smaller)):
             return f"a quantization to {name}"
     return None
 
@@ -74,15 +72,13 @@ def _quantization(problem: Problem) -> str | None:
 def _at(facts: ModelFacts, ratio: float) -> ModelFacts:
     """The model with weights of ``ratio`` times their size."""
     layers = tuple(
-        replace(
-            layer,
+        layer._replace(
             n_bytes=int(layer.n_bytes * ratio),
             n_expert_bytes=int(layer.n_expert_bytes * ratio),
         )
         for layer in facts.layers
     )
-    return replace(
-        facts,
+    return facts._replace(
         layers=layers,
         n_input_bytes=int(facts.n_input_bytes * ratio),
         n_output_bytes=int(facts.n_output_bytes * ratio),

@@ -6,8 +6,7 @@ layers on devices as fit, then as much more context as costs no layer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mofa_gguf.engine.options import AUTO, CacheType
 from mofa_gguf.engine.planning.costs import Costs
@@ -35,8 +34,7 @@ _SHARE_OF_REST = 2
 """A context chosen by itself may take one half of the host's memory that is left."""
 
 
-@dataclass(frozen=True)
-class Wishes:
+class Wishes(NamedTuple):
     """What was asked for. "auto" leaves it to the plan."""
 
     n_ctx: int | Literal["auto"] = AUTO
@@ -48,8 +46,7 @@ class Wishes:
     """Sequences that keep a state, for models that have one."""
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One way that fits."""
 
     offload: Offload
@@ -59,8 +56,7 @@ class Candidate:
     """Place among the offloads in the order of their value."""
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """What a plan is made for and from."""
 
     facts: ModelFacts

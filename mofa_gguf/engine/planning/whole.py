@@ -106,7 +106,7 @@ def plan_ahead(header: GGUFHeader, options: EngineOptions) -> WholePlan:
     space = memory.address_space
     if space is not None:
         left = Room(max(0, space.n_bytes - _THREADS_BYTES), space.limit)
-        memory = replace(memory, address_space=left)
+        memory = memory._replace(address_space=left)
     return plan_whole(header, options, memory=None if space is None else memory)
 
 

@@ -7,16 +7,13 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from mofa_gguf.engine.files.header import GGUFHeader
 from mofa_gguf.engine.models.context import RANK, AbortFlag, Context
 from mofa_gguf.engine.models.model import Model
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.planning.context_params import embedding_shape
+from mofa_gguf.engine.planning.sizing import shortest_limit
 from mofa_gguf.engine.requests.tasks import settle_with
 
-# Written by our converter from sentence_bert_config.json: sentence encoders are often trained on
-# less than their position table holds.
-MAX_LENGTH_KEY = "mofa_gguf.max_sequence_length"
 _POOLING_IDS = {"mean": 1, "cls": 2, "last": 3}
 
 
@@ -134,9 +131,3 @@ def longest_input(model: Model, options: EngineOptions) -> int:
     limit = shortest_limit(model.header, model.n_ctx_train, options.n_embedding_batch)
     assert limit is not None
     return limit
-
-
-def shortest_limit(header: GGUFHeader, *limits: int | None) -> int | None:
-    """The smallest of these limits to a text's tokens and the file's own; None without any."""
-    told = (*limits, header.metadata.get(MAX_LENGTH_KEY))
-    return min((each for each in told if isinstance(each, int) and each > 0), default=None)

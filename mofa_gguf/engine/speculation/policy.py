@@ -14,12 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mofa_gguf.engine.speculation.hit_rate import HitRate
+from mofa_gguf.engine.speculation.limits import MAX_DRAFT
 from mofa_gguf.engine.speculation.lookup import Lookup, Match, continuation
 
-MAX_DRAFT = 32
-"""Most tokens that are guessed ahead for one sequence."""
-MAX_DRAFT_PER_STEP = 64
-"""Most tokens that are guessed ahead in one step."""
 MIN_CHANCE = 0.05
 """Less probable guesses are not considered."""
 MARGIN = 1.05

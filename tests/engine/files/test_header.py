@@ -92,6 +92,20 @@ def test_foreign_and_damaged_files_are_refused(
         read_header(damaged(tmp_path, content))
 
 
+@pytest.mark.parametrize("n_bytes", [2**12, 2**63 - 9, 2**63 - 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("place", [0, 1, 298, 299])
+def test_a_long_list_with_a_text_beyond_the_end_is_refused(
+    tmp_path: Path, n_bytes: int, place: int
+) -> None:
+    """None of these lengths is believed, nor the sum of two of them."""
+    head = struct.pack("<QcIIQ", 1, b"k", 9, 8, 300)
+    texts = [struct.pack("<Q", 1) + b"a"] * 300
+    texts[place] = struct.pack("<Q", n_bytes)
+    content = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + head + b"".join(texts)
+    with pytest.raises(ModelFileError, match="it ends inside k"):
+        read_header(damaged(tmp_path, content))
+
+
 def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path: Path, tiny_model: Path) -> None:
     whole = tiny_model.read_bytes()
     for end in [*range(0, 200, 7), *range(200, len(whole), 4001), len(whole) - 1]:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from mofa_gguf.engine.machine import devices, memory
-from mofa_gguf.engine.machine.memory import cpu_quota, group_rooms, host_memory
+from mofa_gguf.engine.machine.memory import (
+    cpu_quota,
+    group_rooms,
+    host_memory,
+    machine_bytes,
+)
 
 MIB = 2**20
 
@@ -101,10 +108,40 @@ def test_a_control_group_grants_time(
 def test_threads_respect_the_quota(
     monkeypatch: pytest.MonkeyPatch, quota: float | None, threads: int
 ) -> None:
-    monkeypatch.setattr(devices.psutil, "cpu_count", lambda logical: 4)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: 4)
     monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _pid: range(8), raising=False)
     monkeypatch.setattr(devices, "cpu_quota", lambda: quota)
     assert devices.default_threads() == threads
+
+
+def test_the_machines_memory_is_what_psutil_says() -> None:
+    known, (available, total) = psutil.virtual_memory(), machine_bytes()
+    assert total == known.total
+    assert available == pytest.approx(known.available, rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("meminfo", "expected"),
+    [
+        ("MemTotal:  64 kB\nMemFree:  8 kB\nMemAvailable:  32 kB\n", (2**15, 2**16)),
+        # Not told, no number, or more than there is: psutil is asked.
+        ("MemTotal:  64 kB\nMemFree:  8 kB\n", (5, 7)),
+        ("MemTotal:  64 kB\nMemAvailable:  many kB\n\nHugePages\n", (5, 7)),
+        ("MemTotal:  64 kB\nMemAvailable:  65 kB\n", (5, 7)),
+        (None, (5, 7)),
+    ],
+)
+def test_the_systems_own_figures_count_where_they_can_be_true(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    meminfo: str | None,
+    expected: tuple[int, int],
+) -> None:
+    if meminfo is not None:
+        write(tmp_path, {"meminfo": meminfo})
+    asked = SimpleNamespace(available=5, total=7)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: asked)
+    assert machine_bytes(tmp_path / "meminfo") == expected
 
 
 def test_the_tightest_limit_counts_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -401,7 +401,7 @@ def test_layers_on_a_worker_give_the_same_text_and_its_loss_is_survived(tmp_path
 EXPERTS_ON_A_WORKER = """
 import json, logging, subprocess, sys, socket, time
 from dataclasses import replace
-from mofa_gguf.engine.planning import fit
+from mofa_gguf.engine.machine import rpc
 from mofa_gguf.engine.engine import Engine
 from mofa_gguf.engine.options import EngineOptions
 from mofa_gguf.engine.requests.request import FinishEvent, GenerationRequest, TextEvent
@@ -416,7 +416,7 @@ for _ in range(200):
         break
     except OSError:
         time.sleep(0.05)
-whole = fit.worker_devices
+whole = rpc.worker_devices
 
 
 def little(servers):
@@ -451,7 +451,7 @@ try:
     options = EngineOptions(n_ctx=512, n_threads=1, cache_type_k="f32", cache_type_v="f32",
         flash_attn="off")
     alone, _, _ = answer(options)
-    fit.worker_devices = little
+    rpc.worker_devices = little
     both, plan, moved = answer(replace(options, rpc_servers=(f"127.0.0.1:{port}",)))
     print(json.dumps({"same": alone == both, "layers": plan.n_gpu_layers,
         "cpu_experts": plan.cpu_experts, "moved": moved}))

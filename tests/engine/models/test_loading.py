@@ -31,6 +31,8 @@ from mofa_gguf.engine.planning.load_plan import LoadPlan
 from mofa_gguf.engine.planning.plan import Plan, Share
 from tests.support.tiny_gguf import TinyLlama, write_tiny_llama
 
+pytestmark = pytest.mark.usefixtures("nothing_promised")
+
 MIB = 2**20
 REPOSITORY = Path(__file__).resolve().parents[3]
 

@@ -17,8 +17,7 @@ from mofa_gguf.engine.files.tensor_types import TYPES_BY_NAME
 from mofa_gguf.engine.machine.devices import Device
 from mofa_gguf.engine.machine.memory import HostMemory, Room
 from mofa_gguf.engine.options import EngineOptions
-from mofa_gguf.engine.planning import fit, planner
-from mofa_gguf.engine.planning.adapters import AdapterFacts
+from mofa_gguf.engine.planning import dry_load, fit, planner
 from mofa_gguf.engine.planning.dry_load import read_log
 from mofa_gguf.engine.planning.facts import facts_of, model_facts
 from mofa_gguf.engine.planning.fit import plan_load, usable_devices
@@ -26,6 +25,8 @@ from mofa_gguf.engine.planning.ledger import Reservation, reserved
 from mofa_gguf.engine.planning.repack import repacked, repacked_bytes
 from tests.support.tiny_gguf import TinyLlama, write_tiny_llama
 from tests.support.tiny_memories import MEMORIES
+
+pytestmark = pytest.mark.usefixtures("nothing_promised")
 
 MIB = 2**20
 
@@ -227,10 +228,10 @@ def test_sizes_are_read_from_llama_cpps_log() -> None:
 def test_a_model_that_llama_cpp_cannot_try_is_planned_from_its_header(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Unreadable(planner.DryModel):
+    class Unreadable(dry_load.DryModel):
         loaded = False  # type: ignore[assignment]
 
-    monkeypatch.setattr(planner, "DryModel", Unreadable)
+    monkeypatch.setattr(dry_load, "DryModel", Unreadable)
     load = plan_load(read_header(tiny_model), EngineOptions(n_threads=1))
     assert load.plan.fits
     assert not load.measured
@@ -241,9 +242,9 @@ def test_estimated_buffers_are_not_below_the_measured_ones(wide_model: Path) -> 
     header = read_header(wide_model)
     for n_ctx in (512, 4096):
         options = EngineOptions(n_ctx=n_ctx, n_threads=1)
-        facts, none = model_facts(header), AdapterFacts(())
+        facts = model_facts(header)
         made = planner.Planner(
-            wide_model, facts, header.tensors, options, (), memory(4000), 1.0, none
+            wide_model, facts, header.tensors, options, (), memory(4000), 1.0, None
         )
         estimated = made._first_costs().compute.at(n_ctx)
         assert estimated >= plan_load(header, options).plan.host.compute
@@ -266,7 +267,7 @@ def test_a_context_beyond_all_memory_is_refused_without_being_tried(
     def tried(*_: object) -> None:
         pytest.fail("llama.cpp makes a table of all cells, gigabytes of it")
 
-    monkeypatch.setattr(planner.DryModel, "measure", tried)
+    monkeypatch.setattr(dry_load.DryModel, "measure", tried)
     options = EngineOptions(n_ctx=10**8, n_threads=1)
     load = plan_load(read_header(wide_model), options, memory=memory(8000))
     with pytest.raises(OutOfMemory, match="what would fit: n_ctx="):

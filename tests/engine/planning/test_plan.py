@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -198,7 +197,7 @@ def test_a_refusal_names_numbers_and_what_would_fit() -> None:
 
 
 def test_states_of_sequences_are_counted() -> None:
-    model = replace(facts(2), layers=(LayerFacts(MIB, n_state_bytes=3 * MIB),) * 2)
+    model = facts(2)._replace(layers=(LayerFacts(MIB, n_state_bytes=3 * MIB),) * 2)
     assert plan(model, n_ctx=512, n_states=4).host.cache == 2 * 3 * 4 * MIB
 
 

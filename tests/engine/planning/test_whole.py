@@ -22,6 +22,8 @@ from tests.engine.models.test_lora import write_adapter
 from tests.support.tiny_gguf import TinyLlama, write_tiny_llama
 from tests.support.tiny_memories import MEMORIES
 
+pytestmark = pytest.mark.usefixtures("nothing_promised")
+
 MIB = 2**20
 OPTIONS = EngineOptions(n_threads=1)
 # Of the model below: its first layer, and the second one's.
