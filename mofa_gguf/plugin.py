@@ -31,4 +31,5 @@ def make_provider(config: LLMConfig) -> LLMProvider:
     from mofa_gguf.provider import GGUFProvider
     from mofa_gguf.settings import GGUFConfig
 
-    return GGUFProvider(GGUFConfig.from_options(config.options(), config.base_dir))
+    options = GGUFConfig.from_options(config.options(), config.base_dir, chosen=config.chosen)
+    return GGUFProvider(options)

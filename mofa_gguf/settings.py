@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -51,6 +52,18 @@ Budget = Annotated[
 ]
 KeepAlive = Annotated[float, BeforeValidator(read_seconds)]
 Adapters = Annotated[tuple[LoraAdapter, ...], NoDecode, BeforeValidator(read_adapters)]
+
+
+class _Environment(EnvSettingsSource):
+    """The variables of options that the caller leaves out: no table is made of both."""
+
+    def __init__(self, settings: type[BaseSettings], given: Collection[str]) -> None:
+        super().__init__(settings)
+        self._given = frozenset(given)
+
+    def __call__(self) -> dict[str, Any]:
+        """Their values by the options' names."""
+        return {n: value for n, value in super().__call__().items() if n not in self._given}
 
 
 class GGUFConfig(BaseSettings):
@@ -176,6 +189,20 @@ class GGUFConfig(BaseSettings):
         """Several models: text stands for a table with that model, the first is the default."""
         return with_tables(values)
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What the caller says, then the environment."""
+        assert isinstance(init_settings, InitSettingsSource)
+        environment = _Environment(settings_cls, init_settings.init_kwargs)
+        return (init_settings, environment, dotenv_settings, file_secret_settings)
+
     def each(self) -> dict[str, GGUFConfig]:
         """With ``models``: the options of each, by its name; empty without."""
         inherited = {n: getattr(self, n) for n in self.model_fields_set - {"name", "models"}}
@@ -215,12 +242,17 @@ class GGUFConfig(BaseSettings):
 
     @classmethod
     def from_options(
-        cls, options: Mapping[str, object], base_dir: Path | None = None
+        cls,
+        options: Mapping[str, object],
+        base_dir: Path | None = None,
+        *,
+        chosen: Collection[str] = (),
     ) -> GGUFConfig:
         """Options of a config file: the environment goes before them, MoFA's names are understood.
 
         A relative path in ``model``, ``draft_model``, ``lora`` or ``cache_dir`` counts from
-        ``base_dir``. Raises ConfigError.
+        ``base_dir``. Of the options named in ``chosen`` the environment has nothing to say: one
+        that is not given has its default. Raises ConfigError.
         """
         values: dict[str, Any] = {}
         for key, value in options.items():
@@ -231,10 +263,16 @@ class GGUFConfig(BaseSettings):
         if base_dir is not None:
             values = paths_from(values, base_dir)
         try:
-            values.update(EnvSettingsSource(cls)())
+            heard = EnvSettingsSource(cls)()
         except SettingsError as error:
             raise cls._config_error(error) from error
-        return cls(**values)
+        values.update({name: value for name, value in heard.items() if name not in chosen})
+        defaults = {
+            name: field.get_default(call_default_factory=True)
+            for name, field in cls.model_fields.items()
+            if name in chosen and not field.is_required()
+        }
+        return cls(**{**defaults, **values})
 
     @classmethod
     def _config_error(cls, error: ValidationError | SettingsError) -> ConfigError:

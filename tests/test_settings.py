@@ -108,6 +108,26 @@ def test_mofas_own_names_are_understood() -> None:
     assert both.model == "b"
 
 
+def test_a_table_of_the_caller_is_not_mixed_with_the_environments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MOFA_GGUF_MODELS", '{"theirs": "t.gguf"}')
+    assert list(GGUFConfig(models={"ours": "o.gguf"}).models) == ["ours"]
+    assert GGUFConfig(model="m.gguf", models={}).each() == {}
+
+
+def test_what_was_chosen_by_hand_does_not_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MOFA_GGUF_MODEL", "e.gguf")
+    monkeypatch.setenv("MOFA_GGUF_NAME", "theirs")
+    monkeypatch.setenv("MOFA_GGUF_N_CTX", "77")
+    options = {"model": "m.gguf", "n_ctx": 5}
+    assert GGUFConfig.from_options(options).model == "e.gguf"
+    config = GGUFConfig.from_options(options, chosen=("model", "name"))
+    assert (config.model, config.name, config.n_ctx) == ("m.gguf", None, 77)
+
+
 def test_relative_paths_count_from_the_config_files_folder(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").mkdir()
 

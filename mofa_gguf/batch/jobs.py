@@ -24,6 +24,7 @@ from mofa_gguf.contract import (
     EmbeddingRequest,
     SerializationError,
 )
+from mofa_gguf.host.asked import openai_message
 
 Request = ChatCompletionRequest | EmbeddingRequest
 
@@ -133,6 +134,8 @@ def _chat(body: dict[str, Any], options: BatchOptions) -> Request:
         defaults.pop("max_tokens", None)
     # A line's answer is written whole, so that "stream" says nothing here.
     whole = {key: value for key, value in body.items() if key not in ("stream", "stream_options")}
+    if isinstance(whole.get("messages"), list):
+        whole["messages"] = list(map(openai_message, whole["messages"]))
     return ChatCompletionRequest.from_dict({**defaults, **whole})
 
 

@@ -12,6 +12,8 @@ from mofa_gguf.cli.errors import CommandError
 if TYPE_CHECKING:
     from mofa_gguf.host import HostConfig, LLMConfig
 
+# The options that say which models there are.
+_WHICH_MODEL = ("model", "models", "name")
 _NAMES_ONLY = "beside a config file or its provider a model goes by its name there"
 
 
@@ -99,11 +101,11 @@ def _unknown(
 
 
 def _only(model: str, options: LLMConfig) -> LLMConfig:
-    """The same provider, of whose models this one is the only one."""
+    """The same provider with no other model, whatever the environment says."""
     models = options.extra.get("models")
     if not isinstance(models, dict) or not models:
-        return options
+        return options.with_chosen(*_WHICH_MODEL)
     extra: dict[str, Any] = {**options.extra, "model": model, "models": {model: models[model]}}
     if isinstance(extra.get("warm_up"), (list, tuple)):
         extra["warm_up"] = model in extra["warm_up"]
-    return options.model_copy(update={"extra": extra})
+    return options.model_copy(update={"extra": extra}).with_chosen(*_WHICH_MODEL)

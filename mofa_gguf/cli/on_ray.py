@@ -73,7 +73,8 @@ def _named(choice: Choice) -> LLMConfig:
         options["n_ctx"] = choice.n_ctx
     if choice.n_gpu_layers is not None:
         options["n_gpu_layers"] = choice.n_gpu_layers
-    return LLMConfig(provider=KIND, extra=options, base_dir=Path.cwd())
+    typed = LLMConfig(provider=KIND, extra=options, base_dir=Path.cwd())
+    return typed.with_chosen(*options, "models")
 
 
 def _configured(choice: Choice, registry: ProviderRegistry, found: LLMConfig | None) -> LLMConfig:

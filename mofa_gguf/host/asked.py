@@ -19,6 +19,16 @@ Conversation = (
 """What ``chat`` takes: a user's text, one message, several, or a request; dicts are messages."""
 
 
+def openai_message(message: Any) -> Any:
+    """A message of OpenAI's JSON in MoFA's words; what is no object is given back as it is.
+
+    OpenAI's newer name of the system's role is ``developer``.
+    """
+    if isinstance(message, Mapping) and message.get("role") == "developer":
+        return {**message, "role": "system"}
+    return message
+
+
 def as_request(conversation: Conversation) -> ChatCompletionRequest:
     """The request of a conversation.
 
@@ -40,7 +50,7 @@ def as_request(conversation: Conversation) -> ChatCompletionRequest:
             f"{said} is nothing to ask; give a text, a message, a list of messages or a request",
             field="messages",
         )
-    return ChatCompletionRequest(messages=messages)
+    return ChatCompletionRequest(messages=list(map(openai_message, messages)))
 
 
 def as_text(text: str, where: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from mofa_gguf.contract.base import F32, U32, U64, FlattenedModel, JsonObject
 from mofa_gguf.contract.errors import SerializationError
@@ -25,6 +25,9 @@ class LLMConfig(FlattenedModel):
 
     ``base_dir`` is the folder that relative paths among the options start from. The host sets it
     (to a config file's folder); it is never read from JSON nor written.
+
+    ``chosen`` names the options that somebody chose by hand, such as on a command line: an
+    environment variable that would replace one has no say. It is set with ``with_chosen`` alone.
     """
 
     provider: str
@@ -36,6 +39,7 @@ class LLMConfig(FlattenedModel):
     timeout_secs: U64 | None = 60
     max_retries: U32 | None = 3
     base_dir: Path | None = Field(default=None, exclude=True)
+    _chosen: frozenset[str] = PrivateAttr(default=frozenset())
 
     @classmethod
     def from_dict(cls: type[ConfigT], data: Mapping[str, Any]) -> ConfigT:
@@ -53,6 +57,17 @@ class LLMConfig(FlattenedModel):
     def given(self) -> frozenset[str]:
         """The names of the fields that were given, not defaulted."""
         return frozenset(self.model_fields_set)
+
+    @property
+    def chosen(self) -> frozenset[str]:
+        """The names of the options that were chosen by hand."""
+        return self._chosen
+
+    def with_chosen(self, *names: str) -> LLMConfig:
+        """A copy whose options of these names, or their absence, were chosen by hand."""
+        copy = self.model_copy()
+        copy._chosen = self._chosen.union(names)
+        return copy
 
     def _finish_writing(self, written: JsonObject) -> JsonObject:
         given = self.given() | {"provider", "extra"}

@@ -13,6 +13,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
+from mofa_gguf.contract.base import explain_validation
 from mofa_gguf.contract.errors import ConfigError, LLMError, Other, Timeout
 from mofa_gguf.contract.messages import ChatMessage
 from mofa_gguf.contract.requests import ChatCompletionRequest
@@ -98,6 +101,21 @@ class RunResult:
         return self.messages[self.n_given :]
 
 
+def _definition(tool: Tool | dict[str, Any], where: str) -> Tool:
+    """A tool's definition. Raises ConfigError, which names ``where``, for a dict that is none."""
+    if isinstance(tool, Tool):
+        return tool
+    try:
+        return Tool.model_validate(tool)
+    except ValidationError as error:
+        field, problem = explain_validation(error)
+        raise ConfigError(
+            f"{where} is no tool: {problem}; a definition has the form "
+            '{"type": "function", "function": {"name", "description", "parameters"}}',
+            field=f"{where}.{field}" if field else where,
+        ) from error
+
+
 @dataclass(frozen=True)
 class Toolbox:
     """The tools a model is told of, and what runs each."""
@@ -112,16 +130,22 @@ class Toolbox:
         Without any definition, all the tools that the executor offers are taken.
 
         Raises:
-            ConfigError: a function cannot be a tool, two tools have one name, or there are
+            ConfigError: something cannot be a tool, two tools have one name, or there are
                 definitions and no executor.
         """
         functions: list[Callable[..., Any] | FunctionTool] = []
         given: list[Tool] = []
-        for tool in tools:
+        for number, tool in enumerate(tools):
             if isinstance(tool, Tool | dict):
-                given.append(tool if isinstance(tool, Tool) else Tool.from_dict(tool))
-            else:
+                given.append(_definition(tool, f"tools.{number}"))
+            elif isinstance(tool, FunctionTool) or callable(tool):
                 functions.append(tool)
+            else:
+                raise ConfigError(
+                    f"tools.{number} is no tool but of the type {type(tool).__name__}; give a "
+                    "Python function or a definition",
+                    field=f"tools.{number}",
+                )
         own = FunctionExecutor(functions)
         if executor is None and given:
             raise ConfigError(

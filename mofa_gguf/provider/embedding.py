@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mofa_gguf.contract import (
     ConfigError,
+    ContextLengthExceeded,
     EmbeddingData,
     EmbeddingRequest,
     EmbeddingResponse,
@@ -25,6 +26,18 @@ def check_embedding(request: EmbeddingRequest) -> None:
             f"encoding_format {request.encoding_format!r} is not supported; use 'float'",
             field="encoding_format",
         )
+
+
+def check_lengths(inputs: Sequence[Sequence[int]], n_max: int) -> None:
+    """Raises ContextLengthExceeded, which names the text, for one of too many tokens."""
+    for number, tokens in enumerate(inputs):
+        if len(tokens) > n_max:
+            raise ContextLengthExceeded(
+                f"input.{number} has {len(tokens)} tokens and the model embeds texts of up to "
+                f'{n_max}; shorten it, or cut such texts with embedding_overflow = "truncate"',
+                n_tokens=len(tokens),
+                n_ctx=n_max,
+            )
 
 
 def embedded(

@@ -85,6 +85,10 @@ _TRANSLATIONS: tuple[tuple[type[Exception], _Translator], ...] = (
     (engine.EngineClosed, lambda e, m: contract.Other(m)),
     (engine.EngineError, lambda e, m: contract.ApiError(m, code="500")),
     (chat.UnsupportedContent, lambda e, m: contract.ProviderNotSupported(m, provider="gguf")),
+    # MoFA has one word for what is wrong with a request and for what is wrong with an option; the
+    # field tells them apart.
+    (chat.TemplateRefused, lambda e, m: contract.ConfigError(m, field="messages")),
+    (chat.TemplateFailed, lambda e, m: contract.ConfigError(m, field="messages")),
     (chat.TemplateError, lambda e, m: contract.ConfigError(m)),
     (store.ModelMissing, lambda e, m: contract.ModelNotFound(m, model=e.model)),
     (store.DownloadFailed, lambda e, m: contract.NetworkError(m)),

@@ -29,14 +29,20 @@ from mofa_gguf.provider.answer import ChunkMaker, choice_chunks
 from mofa_gguf.provider.catalog import Catalog
 from mofa_gguf.provider.completing import RawPrompt, check_raw, parser_of, prompt_of
 from mofa_gguf.provider.description import Health, abilities_of, health_of, model_info
-from mofa_gguf.provider.embedding import check_embedding, embedded
+from mofa_gguf.provider.embedding import check_embedding, check_lengths, embedded
 from mofa_gguf.provider.errors import translated
 from mofa_gguf.provider.loaded import LoadedModel
 from mofa_gguf.provider.observing import CHAT, COMPLETION, EMBEDDINGS, observed
 from mofa_gguf.provider.parameters import read_parameters
 from mofa_gguf.provider.pool import ModelPool
 from mofa_gguf.provider.requests import check_abilities, submit
-from mofa_gguf.provider.reranking import Reranking, check_rerank, pair_tokens, ranked
+from mofa_gguf.provider.reranking import (
+    Reranking,
+    check_pairs,
+    check_rerank,
+    pair_tokens,
+    ranked,
+)
 from mofa_gguf.provider.shapes import check_embedding_request, check_request
 from mofa_gguf.provider.status import ProviderStatus, status_of
 from mofa_gguf.provider.warming import warm_up
@@ -197,6 +203,7 @@ class GGUFProvider(LLMProvider):
                 inputs = await model.apart(
                     lambda: [model.embedding_tokens(text) for text in request.texts()]
                 )
+                check_lengths(inputs, model.engine.n_embedding_max)
                 future = model.engine.embed(inputs)
                 seen.taken_in(f"embd-{uuid.uuid4().hex}")
                 vectors = await asyncio.wrap_future(future)
@@ -225,6 +232,7 @@ class GGUFProvider(LLMProvider):
                 pairs = await loaded.apart(
                     lambda: [pair_tokens(loaded, query, document) for document in documents]
                 )
+                check_pairs(pairs, loaded.engine.n_embedding_max)
                 outputs = await asyncio.wrap_future(loaded.engine.rank(pairs))
             return Reranking(name, ranked(documents, outputs, top_n), sum(map(len, pairs)))
 

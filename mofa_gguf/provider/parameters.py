@@ -66,18 +66,30 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Window = Annotated[int, Field(ge=-1)]
+# JSON's keys are text.
+TokenId = Annotated[
+    Count,
+    BeforeValidator(
+        lambda key: int(key) if isinstance(key, str) and key.isascii() and key.isdigit() else key
+    ),
+]
+# Lists of JSON, tuples of Python.
+Several = Field(strict=False)
 
 
 class Parameters(BaseModel):
-    """Everything a request may say about its generation; None where it is silent."""
+    """Everything a request may say about its generation; None where it is silent.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    As strict as MoFA's own fields: no text or bool for a number, no fraction for a whole one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Share | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    stop: list[Annotated[str, Field(min_length=1)]] | None = None
+    stop: Annotated[list[Annotated[str, Field(min_length=1)]], Several] | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
 
@@ -95,13 +107,15 @@ class Parameters(BaseModel):
     dry_base: Annotated[float, Field(ge=1)] | None = None
     dry_allowed_length: Count | None = None
     dry_last_n: Window | None = None
-    dry_sequence_breakers: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
-    mirostat: Literal[0, 1, 2] | None = None
+    dry_sequence_breakers: (
+        Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Several] | None
+    ) = None
+    mirostat: Annotated[int, Field(ge=0, le=2)] | None = None
     mirostat_tau: Positive | None = None
     mirostat_eta: Positive | None = None
     adaptive_target: Annotated[float, Field(ge=-1, le=1)] | None = None
     adaptive_decay: Annotated[float, Field(ge=0, le=0.99)] | None = None
-    logit_bias: dict[Count, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = None
     logit_bias_text: (
         dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(ge=-100, le=100)]] | None
     ) = None
@@ -144,7 +158,7 @@ class Parameters(BaseModel):
     """For the chat template. One that knows none can only be "medium", which OpenAI takes for the
     ordinary length."""
     enable_thinking: bool | None = None
-    documents: list[Any] | None = None
+    documents: Annotated[list[Any], Several] | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """More arguments for the chat template."""
 
@@ -277,7 +291,7 @@ def _model_defaults(metadata: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(value, int | float) or isinstance(value, bool):
             continue
         try:
-            found[name] = getattr(Parameters.model_validate({name: value}), name)
+            found[name] = getattr(Parameters.model_validate({name: value}, strict=False), name)
         except ValidationError:
             continue
     return found

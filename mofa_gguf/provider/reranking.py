@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mofa_gguf.contract import ConfigError
+from mofa_gguf.contract import ConfigError, ContextLengthExceeded
 from mofa_gguf.engine.errors import EngineError
 from mofa_gguf.provider.loaded import LoadedModel
 
@@ -33,14 +33,37 @@ class Reranking:
 
 def check_rerank(query: str, documents: Sequence[str], top_n: int | None) -> None:
     """Raises ConfigError for what cannot be meant."""
-    if isinstance(documents, str):
-        raise ConfigError("documents is one text; give a list of texts", field="documents")
+    if not isinstance(documents, Sequence) or isinstance(documents, str | bytes):
+        kind = "one text" if isinstance(documents, str) else f"of the type {_type(documents)}"
+        raise ConfigError(f"documents is {kind}; give a list of texts", field="documents")
     if not documents:
         raise ConfigError("documents is empty; give at least one text", field="documents")
+    named = {"query": query, **{f"documents.{n}": text for n, text in enumerate(documents)}}
+    for name, text in named.items():
+        if not isinstance(text, str):
+            raise ConfigError(f"{name} is no text but of the type {_type(text)}", field=name)
     if not query:
         raise ConfigError("query is empty; say what the documents should answer", field="query")
-    if top_n is not None and top_n < 1:
-        raise ConfigError(f"top_n = {top_n!r}: must be 1 or more", field="top_n")
+    if top_n is None:
+        return
+    if not isinstance(top_n, int) or isinstance(top_n, bool) or top_n < 1:
+        raise ConfigError(f"top_n = {top_n!r}: must be 1 or more, a whole number", field="top_n")
+
+
+def _type(value: object) -> str:
+    return type(value).__name__
+
+
+def check_pairs(pairs: Sequence[Sequence[int]], n_max: int) -> None:
+    """Raises ContextLengthExceeded, which names the document, for a pair of too many tokens."""
+    for number, tokens in enumerate(pairs):
+        if len(tokens) > n_max:
+            raise ContextLengthExceeded(
+                f"documents.{number} has, with the query, {len(tokens)} tokens and the model "
+                f"judges {n_max} at a time; shorten one of them",
+                n_tokens=len(tokens),
+                n_ctx=n_max,
+            )
 
 
 def pair_tokens(model: LoadedModel, query: str, document: str) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mofa_gguf.host.asked import openai_message
 from mofa_gguf.server.errors import HttpError
 
 JsonObject = dict[str, Any]
@@ -14,9 +15,7 @@ def message_of(message: Any, where: str) -> Any:
     """A message; what is no object is left to the contract, which says so. Raises HttpError."""
     if not isinstance(message, dict):
         return message
-    read = dict(message)
-    if read.get("role") == "developer":  # OpenAI's newer name of the system's role
-        read["role"] = "system"
+    read = dict(openai_message(message))
     if read.get("role") == "function":
         raise _refused(f"{where}.role", "the role function is retired; send tool and tool_call_id")
     for key, instead in (("function_call", "send tool_calls"), ("audio", "send its transcript")):

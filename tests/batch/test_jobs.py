@@ -49,6 +49,15 @@ def test_a_plain_line_is_a_request(line: Any, request_: Any) -> None:
     assert read_job(7, json.dumps(line).encode(), BatchOptions()).custom_id == "line-7"
 
 
+@pytest.mark.parametrize("form", ["batch", "plain"])
+def test_openais_newer_name_of_the_systems_role_is_read(form: str) -> None:
+    body = {"messages": [{"role": "developer", "content": "Be brief."}, *HELLO]}
+    line = {"custom_id": "a", "url": CHAT, "body": body} if form == "batch" else body
+    request = request_of(line)
+    assert isinstance(request, ChatCompletionRequest)
+    assert [message.role for message in request.messages] == ["system", "user"]
+
+
 def test_a_plain_line_may_have_a_name() -> None:
     line = b'{"input": "x", "custom_id": "mine"}'
     job = read_job(7, line, BatchOptions())

@@ -5,9 +5,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mofa_gguf.cli.client import Choice
+from mofa_gguf.cli.on_ray import open_on_ray
+from mofa_gguf.settings import GGUFConfig
 from tests.batch.conftest import read_lines, text_of, write_lines
 from tests.cli.conftest import Run, install_plugin
 
@@ -26,7 +30,7 @@ class Telling(ScriptedProvider):
 
 def make(config):
     made = Telling(model="m")
-    made.told = json.dumps(config.options(), sort_keys=True)
+    made.config, made.told = config, json.dumps(config.options(), sort_keys=True)
     return made
 
 @hookimpl
@@ -90,3 +94,34 @@ def test_beside_a_provider_a_model_goes_by_its_name(run: Run, lines: None, telli
     result = run(*COMMAND, "-m", "demo", "-p", "x", "--ray")
     assert result.code == 1
     assert "goes by its name there" in result.err
+
+
+SEVERAL = """
+[providers.x]
+provider = "gguf"
+model = "b"
+models = {a = {model = "a.gguf", n_ctx = 5}, b = "b.gguf"}
+replicas = 2
+"""
+
+
+def test_a_model_of_the_config_file_is_chosen_by_its_name(
+    run: Run, lines: None, telling: None
+) -> None:
+    Path("mofa.toml").write_text(SEVERAL)
+    assert run(*COMMAND, "-m", "a", "--ray-address", "b:2").code == 0
+    models = {"a": {"model": "a.gguf", "n_ctx": 5}}
+    assert told() == {"model": "a", "models": models, "ray_address": "b:2", "replicas": 2}
+
+
+@pytest.mark.parametrize("model", ["a", "demo"])
+def test_what_was_typed_goes_before_the_environment(
+    telling: None, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    Path("mofa.toml").write_text(SEVERAL)
+    monkeypatch.setenv("MOFA_GGUF_MODEL", "another")
+    monkeypatch.setenv("MOFA_GGUF_MODELS", '{"another": "x.gguf"}')
+    made: Any = open_on_ray(Choice(model), None)
+    options = {name: value for name, value in made.config.options().items() if name != "replicas"}
+    heard = GGUFConfig.from_options(options, made.config.base_dir, chosen=made.config.chosen)
+    assert (heard.model, list(heard.models)) == (model, ["a"] if model == "a" else [])

@@ -140,3 +140,41 @@ def test_models_that_are_warmed_up_by_name_may_be_chosen_singly(
     several.write_text(SEVERAL + 'warm_up = ["a"]\n')
     with open_client(Choice("b")) as opened:
         assert opened.provider.default_model() == "b"
+
+
+@pytest.mark.parametrize("variable", ["MODEL", "NAME", "MODELS"])
+@pytest.mark.parametrize("name", ["a", "b", "single"])
+def test_the_name_that_was_typed_goes_before_the_environment(
+    name: str,
+    variable: str,
+    prepared: list[GGUFConfig],
+    several: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    several.write_text(
+        f'{SEVERAL}[providers.one]\nprovider = "gguf"\nname = "single"\nmodel = "single.gguf"\n'
+    )
+    value = '{"x": "y.gguf"}' if variable == "MODELS" else "another"
+    monkeypatch.setenv(f"MOFA_GGUF_{variable}", value)
+    wanted = {"a": "a.gguf", "b": "demo", "single": "single.gguf"}[name]
+    with open_client(Choice(name)) as opened:
+        assert opened.provider.default_model() == name
+        assert [Path(config.model).name for config in prepared] == [wanted]
+
+
+def test_a_path_that_was_typed_goes_before_the_models_of_the_environment(
+    prepared: list[GGUFConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOFA_GGUF_MODELS", '{"x": "y.gguf"}')
+    monkeypatch.setenv("MOFA_GGUF_MODEL", "x")
+    with open_client(Choice("demo")) as opened:
+        assert opened.provider.supported_models() == ["demo"]
+        assert [config.model for config in prepared] == ["demo"]
+
+
+def test_other_options_of_a_model_chosen_by_name_still_come_from_the_environment(
+    prepared: list[GGUFConfig], several: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOFA_GGUF_N_CTX", "77")
+    with open_client(Choice("a")):
+        assert [config.n_ctx for config in prepared] == [77]

@@ -70,6 +70,8 @@ async def test_an_encoder_embeds_and_says_that_it_cannot_chat(provider: GGUFProv
     assert not provider.supports_tools()
     info = await provider.get_model_info("")
     assert info.context_window == 256
+    assert info.description is not None
+    assert info.description.endswith(", texts of up to 256 tokens")
     assert not info.capabilities.streaming
     with pytest.raises(ProviderNotSupported, match="only embeds"):
         await provider.chat(ChatCompletionRequest.new().user_message("Hello"))
@@ -83,3 +85,4 @@ async def test_a_text_longer_than_the_model_was_trained_for_is_an_error_unless_t
         with pytest.raises(ContextLengthExceeded) as caught:
             await strict.embedding(EmbeddingRequest(model="", input="word " * 600))
     assert (caught.value.n_tokens, caught.value.n_ctx) == (602, 256)
+    assert "n_ctx" not in caught.value.message

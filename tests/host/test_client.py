@@ -124,6 +124,12 @@ class TestAsking:
     ) -> None:
         assert client.chat(conversation).content() == "hello"
 
+    def test_openais_newer_name_of_the_systems_role_is_read(self, client: LLMClient) -> None:
+        asked = [{"role": "developer", "content": "Be brief."}, {"content": "Hi"}]
+        client.chat(asked)
+        assert [m.role for m in provider_of(client).requests[-1].messages] == ["system", "user"]
+        assert asked[0]["role"] == "developer"
+
     def test_options_are_fields_of_the_request_and_others_go_to_extra(
         self, client: LLMClient
     ) -> None:

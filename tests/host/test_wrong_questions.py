@@ -112,3 +112,25 @@ def test_tools_are_several(client: LLMClient, wrong: Any) -> None:
         client.run("hi", wrong)
     with pytest.raises(ConfigError, match="tools is no list"):
         client.session(tools=wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field", "says"),
+    [
+        ([{}], "tools.0.function", "tools.0 is no tool: function: field required"),
+        ([len, {"function": {}}], "tools.1.function.name", "tools.1 is no tool: function.name"),
+        ([{"type": "web_search"}], "tools.0.function", "tools.0 is no tool"),
+        ([5], "tools.0", "tools.0 is no tool but of the type int; give a Python function"),
+        (["sum"], "tools.0", "of the type str"),
+        ([len, None], "tools.1", "of the type NoneType"),
+    ],
+)
+def test_a_wrong_tool_is_named(client: LLMClient, wrong: Any, field: str, says: str) -> None:
+    for ask in (
+        lambda: client.run("hi", wrong),
+        lambda: client.session(tools=wrong).send("hi"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            ask()
+        assert caught.value.field == field
+        assert says in caught.value.message

@@ -92,6 +92,71 @@ def test_values_out_of_range_are_refused_by_name(name: str, value: object) -> No
     assert caught.value.field == name
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("top_k", "40"),
+        ("top_k", 40.0),
+        ("top_k", True),
+        ("min_p", "0.1"),
+        ("min_p", False),
+        ("seed", "1"),
+        ("n", "2"),
+        ("n", 2.0),
+        ("min_tokens", "1"),
+        ("max_completion_tokens", "5"),
+        ("top_logprobs", "3"),
+        ("mirostat", "1"),
+        ("mirostat", True),
+        ("ignore_eos", "yes"),
+        ("logprobs", 1),
+        ("enable_thinking", "false"),
+        ("parallel_tool_calls", 0),
+        ("timeout_s", "5"),
+        ("priority", "1"),
+        ("reasoning_budget", "10"),
+        ("regex", b"a"),
+        ("logit_bias", {"5": "1"}),
+        ("logit_bias", {5.0: 1}),
+        ("logit_bias", {True: 1}),
+        ("logit_bias", {" 5": 1}),
+        ("logit_bias_text", {"a": "1"}),
+        ("dry_sequence_breakers", [5]),
+        ("dry_sequence_breakers", "ab"),
+        ("documents", "ab"),
+    ],
+)
+def test_extras_are_read_as_strictly_as_mofas_own_fields(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"{name} = .*: input should be") as caught:
+        read_parameters(request(**{name: value}))
+    assert caught.value.field == name
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("min_p", 0, 0.0),
+        ("repeat_penalty", 1, 1.0),
+        ("timeout_s", 5, 5.0),
+        ("keep_alive", "5m", 300.0),
+        ("keep_alive", 60, 60.0),
+        ("logit_bias", {"5": 1}, {5: 1.0}),
+        ("logit_bias_text", {"a": -1}, {"a": -1.0}),
+        ("dry_sequence_breakers", ["a"], ("a",)),
+        ("documents", ({"text": "a"},), [{"text": "a"}]),
+    ],
+)
+def test_whole_numbers_are_numbers_and_json_has_its_own_lists_and_keys(
+    name: str, value: object, read: object
+) -> None:
+    found = getattr(read_parameters(request(**{name: value})), name)
+    assert (found, type(found)) == (read, type(read))
+
+
+def test_a_file_may_write_a_whole_number_as_a_float() -> None:
+    assert sampling_options(Parameters(), {"general.sampling.top_k": 20.0}).top_k == 20
+
+
 def test_a_misspelt_parameter_is_refused_with_the_right_one() -> None:
     with pytest.raises(ConfigError, match="did you mean 'repeat_penalty'"):
         read_parameters(request(repeat_penalties=1.1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +65,18 @@ async def test_a_document_that_is_too_long_is_refused_with_both_numbers(
     with pytest.raises(ContextLengthExceeded) as caught:
         await reranker.rerank("it", ["x" * 500])
     assert (caught.value.n_tokens, caught.value.n_ctx) == (506, 64)
+    assert caught.value.message.startswith("documents.0 has, with the query, 506 tokens")
+
+
+async def test_of_several_documents_the_one_that_is_too_long_is_named(
+    reranker: GGUFProvider,
+) -> None:
+    with pytest.raises(ContextLengthExceeded, match=r"documents\.1 has, with the query") as caught:
+        await reranker.rerank("it", ["a", "x" * 500, "b", "x" * 600])
+    assert "the model judges 64 at a time" in caught.value.message
+    assert "n_ctx" not in caught.value.message
+    best = await reranker.rerank("it", ["a", "b"])
+    assert len(best.results) == 2
 
 
 @pytest.mark.parametrize(
@@ -73,14 +86,37 @@ async def test_a_document_that_is_too_long_is_refused_with_both_numbers(
         ("a", [], None, "documents"),
         ("a", "one text", None, "documents"),
         ("a", ["b"], 0, "top_n"),
+        ("a", ["b"], -1, "top_n"),
+        ("a", ["b"], True, "top_n"),
+        ("a", ["b"], "1", "top_n"),
+        ("a", ["b"], 1.0, "top_n"),
+        (None, ["b"], None, "query"),
+        (5, ["b"], None, "query"),
+        (b"a", ["b"], None, "query"),
+        ("a", None, None, "documents"),
+        ("a", 5, None, "documents"),
+        ("a", b"one text", None, "documents"),
+        ("a", {"b": 1}, None, "documents"),
+        ("a", {"b", "c"}, None, "documents"),
+        ("a", (text for text in "bc"), None, "documents"),
+        ("a", [5], None, "documents.0"),
+        ("a", ["b", None], None, "documents.1"),
+        ("a", ["b", "c", b"d"], None, "documents.2"),
+        ("a", [["b"]], None, "documents.0"),
     ],
 )
 async def test_what_cannot_be_meant_is_refused_by_name(
-    reranker: GGUFProvider, query: str, documents: list[str], top_n: int | None, field: str
+    reranker: GGUFProvider, query: Any, documents: Any, top_n: Any, field: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         await reranker.rerank(query, documents, top_n)
     assert caught.value.field == field
+    assert caught.value.message.startswith(field)
+
+
+async def test_odd_texts_are_judged_like_any_other(reranker: GGUFProvider) -> None:
+    found = await reranker.rerank(" ", ("", "\x00", "\ud800"))
+    assert sorted(each.index for each in found.results) == [0, 1, 2]
 
 
 async def test_a_model_that_is_no_reranker_says_so(provider: GGUFProvider) -> None:

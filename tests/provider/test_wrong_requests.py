@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from mofa_gguf import ChatCompletionRequest, ChatMessage, ConfigError, GGUFProvider
+from mofa_gguf import (
+    ChatCompletionRequest,
+    ChatMessage,
+    ConfigError,
+    GGUFConfig,
+    GGUFProvider,
+)
 from mofa_gguf.contract import LLMError
 from mofa_gguf.provider.parameters import Parameters, read_parameters
 from mofa_gguf.provider.tool_choice import check_tool_choice
@@ -78,6 +84,31 @@ async def test_parameters_that_cannot_be_meant_are_refused(
     with pytest.raises(ConfigError) as caught:
         await provider.chat(HELLO.with_options({"max_tokens": 2, **parameters}))
     assert len(str(caught.value)) < 400
+
+
+PICKY = (
+    "{% for m in messages %}{% if m.content == 'no' %}{{ raise_exception('Ask kindly.') }}"
+    "{% elif m.content == 'stumble' %}{{ m.name.first + 1 }}{% endif %}{{ m.content }}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [("no", "refuses this conversation: Ask kindly."), ("stumble", "chat template failed")],
+)
+async def test_a_conversation_that_the_template_does_not_take_is_the_requests_fault(
+    tiny_chat_model: Path, said: str, reason: str
+) -> None:
+    config = GGUFConfig(model=str(tiny_chat_model), n_threads=1, chat_template=PICKY)
+    asked = ChatCompletionRequest.new().user_message(said).with_max_tokens(2)
+    async with GGUFProvider(config) as provider:
+        with pytest.raises(ConfigError, match=reason) as caught:
+            await provider.chat(asked)
+        assert caught.value.field == "messages"
+        with pytest.raises(ConfigError, match=reason) as counted:
+            await provider.count_tokens(asked.messages)
+        assert counted.value.field == "messages"
+        await provider.chat(HELLO.with_max_tokens(2))
 
 
 async def test_half_a_surrogate_pair_in_a_message_is_read_as_a_character_nobody_knows(

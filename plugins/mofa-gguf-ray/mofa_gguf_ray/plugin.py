@@ -27,4 +27,5 @@ def make_provider(config: LLMConfig) -> LLMProvider:
     from mofa_gguf_ray.provider import RayProvider
     from mofa_gguf_ray.settings import RayConfig
 
-    return RayProvider(RayConfig.from_options(config.options(), config.base_dir))
+    options = RayConfig.from_options(config.options(), config.base_dir, chosen=config.chosen)
+    return RayProvider(options)

@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -111,11 +111,17 @@ class RayConfig:
         self._set(_with_hints(lambda: GGUFConfig(**rest)), ours)
 
     @classmethod
-    def from_options(cls, options: Mapping[str, object], base_dir: Path | None = None) -> RayConfig:
+    def from_options(
+        cls,
+        options: Mapping[str, object],
+        base_dir: Path | None = None,
+        *,
+        chosen: Collection[str] = (),
+    ) -> RayConfig:
         """Options of a config file, as ``GGUFConfig.from_options``. Raises ConfigError."""
         ours, rest = _apart(options)
         made = object.__new__(cls)
-        made._set(_with_hints(lambda: GGUFConfig.from_options(rest, base_dir)), ours)
+        made._set(_with_hints(lambda: GGUFConfig.from_options(rest, base_dir, chosen=chosen)), ours)
         return made
 
     def _set(self, gguf: GGUFConfig, ours: dict[str, Any]) -> None:

@@ -14,6 +14,8 @@ from mofa_gguf_ray.resources import Planned, plan_here
 from scenes import HELLO, LONG, n_running, sums, until
 
 from mofa_gguf import GGUFConfig, GGUFProvider, LLMClient
+from mofa_gguf.cli.client import Choice
+from mofa_gguf.cli.on_ray import open_on_ray
 from mofa_gguf.contract import (
     ChatCompletionRequest,
     ConfigError,
@@ -236,6 +238,22 @@ def test_programs_without_an_event_loop_use_it_too(provider: RayProvider, here: 
     with LLMClient(joined) as client:
         assert client.ask("Hello!", temperature=0)
         assert "".join(client.ask_stream("Hello!", temperature=0))
+
+
+async def test_a_model_of_the_config_file_is_chosen_by_its_name(
+    here: RayHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mofa.toml"
+    file.write_text(
+        f'[providers.x]\nprovider = "gguf"\nmodel = "gone"\ncache_dir = "{here.cache_dir}"\n'
+        'models = {gone = "/nowhere/model.gguf", small = {model = "demo", n_ctx = 256}}\n'
+        "n_threads = 1\ncpus = 1\nstart_timeout_s = 120\n"
+    )
+    monkeypatch.setenv("MOFA_GGUF_MODEL", "gone")
+    async with open_on_ray(Choice("small", config=file), here.address) as chosen:
+        assert chosen.supported_models() == ["small"]
+        assert (await chosen.get_model_info("")).context_window == 256
+        assert (await chosen.chat(HELLO)).model == "small"
 
 
 async def test_a_model_that_is_not_there_is_told_before_anything_is_begun(here: RayHere) -> None:

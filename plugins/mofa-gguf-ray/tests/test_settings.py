@@ -62,6 +62,16 @@ def test_a_config_files_paths_count_from_its_folder(tmp_path: Path) -> None:
     assert config.cluster.replicas.max == 3
 
 
+def test_what_was_chosen_by_hand_does_not_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MOFA_GGUF_MODEL", "another")
+    monkeypatch.setenv("MOFA_GGUF_MODELS", '{"another": "x.gguf"}')
+    options = {"model": "b", "models": {"b": "b.gguf"}, "replicas": 2}
+    config = RayConfig.from_options(options, chosen=("model", "models"))
+    assert (config.gguf.model, list(config.gguf.models)) == ("b", ["b"])
+
+
 def test_paths_of_this_folder_are_absolute_since_replicas_run_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
