@@ -31,15 +31,17 @@ def main() -> int:
     try:
         if is_heard:
             signal.signal(signal.SIGINT, before)
-        return run()
+        code = run()
     except KeyboardInterrupt:
-        return INTERRUPTED
-    finally:
-        gc.freeze()
+        code = INTERRUPTED
+    if is_heard:
+        signal.signal(signal.SIGINT, _leave)
+    gc.freeze()
+    return code
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """End the process: nothing has begun yet that could be left half done.
+    """End the process: nothing has begun yet, or is left, that could be left half done.
 
     An exception would not always arrive: it is printed and forgotten where the import system calls
     back, and a module may make another one of it.

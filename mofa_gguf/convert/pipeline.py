@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,11 +74,6 @@ def run(order: Order) -> ConversionReport:
             # Weights are quantized while the tokenizer is measured.
             n_threads = order.n_threads or available_cpus()
             encoding = stack.enter_context(Encoding(plan.tensors, n_threads=n_threads))
-        # While this thread waits for llama.cpp, or for the disk.
-        beside = stack.enter_context(ThreadPoolExecutor(1, "mofa-gguf-beside"))
-        reading_card = beside.submit(read_model_card, checkpoint.folder)
-        if order.verify and not order.dry_run:
-            beside.submit(importlib.import_module, "mofa_gguf.convert.verify")
         with stages.stage("tokenizer"):
             vocabulary = build_vocabulary(
                 checkpoint.folder,
@@ -88,7 +81,7 @@ def run(order: Order) -> ConversionReport:
                 n_vocab=model.n_vocab,
                 allow_mismatch=order.allow_tokenizer_mismatch,
             )
-        card = reading_card.result()
+        card = read_model_card(checkpoint.folder)
         metadata = _all_metadata(order, checkpoint, model, plan, vocabulary, importance)
         metadata.update(card.metadata)
         plan = replace(plan, warnings=(*plan.warnings, *card.warnings))

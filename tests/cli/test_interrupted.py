@@ -112,6 +112,19 @@ def test_ctrl_c_at_its_usual_place_is_heard_again_once_the_command_runs(tmp_path
     assert ended.exists()
 
 
+def test_ctrl_c_behind_the_work_ends_silently() -> None:
+    code = (
+        "import gc, os, signal, sys\n"
+        "gc.freeze = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.argv[:] = ['mofa-gguf', '--version']\n"
+        f"{starts()['script']}\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (result.returncode, result.stderr) == (130, "")
+
+
 def test_little_is_imported_before_ctrl_c_is_provided_for() -> None:
     code = (
         "import sys\n"

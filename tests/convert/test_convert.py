@@ -382,3 +382,37 @@ def test_a_conversion_loads_no_reader_of_another_kind_of_tokenizer_and_no_other_
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+# Tells what other threads than the main one look for.
+ON_OTHER_THREADS = """
+import sys, threading
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if threading.current_thread() is not threading.main_thread():
+            print(threading.current_thread().name, name)
+        return None
+
+sys.meta_path.insert(0, Watch())
+"""
+
+
+@pytest.mark.parametrize("quantization", ["Q8_0", "F16", "Q4_K_M"])
+def test_modules_are_imported_on_the_callers_thread_alone(
+    checkpoint: Path, tmp_path: Path, quantization: str
+) -> None:
+    """Where Ctrl-C ends an import half-way, imports of other threads may wait for ever."""
+    code = (
+        f"{ON_OTHER_THREADS}from mofa_gguf.convert import convert, quantize\n"
+        f"convert({str(checkpoint)!r}, 'x.gguf', {quantization!r})\n"
+        "quantize('x.gguf', 'y.gguf', 'Q5_0', allow_requantize=True)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert result.stdout == ""
