@@ -95,6 +95,22 @@ def test_figures_are_those_of_the_last_measurement() -> None:
     }
 
 
+def test_the_converters_figures_are_those_of_the_last_measurement() -> None:
+    results = (REPOSITORY / "tools" / "bench" / "results" / "README.md").read_text("utf-8")
+    titles = {"MiniLM F16": "all-MiniLM-L6-v2 to F16"}
+    measured: dict[str, dict[str, list[str]]] = {}
+    for cells in table_rows(results):
+        if len(cells) > 5 and cells[1] in ("mofa-gguf", "llama.cpp"):
+            title = titles.get(cells[0], cells[0])
+            measured.setdefault(title, {})[cells[1]] = [cells[2], cells[3], cells[5]]
+    told = {cells[0]: cells[1:] for cells in table_rows(README) if cells[0] in measured}
+    assert told.keys() >= {"Q4_K_M", "Q8_0", "Q6_K", "all-MiniLM-L6-v2 to F16"}
+    for title, cells in told.items():
+        ours, theirs = measured[title]["mofa-gguf"], measured[title]["llama.cpp"]
+        memory = f"{ours[2]} GB, {theirs[2]} GB"
+        assert cells == [f"{ours[0]} s", f"{theirs[0]} s", ours[1], memory]
+
+
 def table_rows(text: str) -> list[list[str]]:
     """The cells of each row of a page's tables."""
     lines = [line.strip() for line in text.splitlines() if line.startswith("| ")]
