@@ -71,3 +71,33 @@ def test_what_is_given_up_is_not_computed_to_its_end() -> None:
         assert encoding is not None
         threading.Timer(0.02, go_on.set).start()
     assert 1 <= len(begun) < 100
+
+
+@pytest.mark.parametrize("name", ["IQ2_XXS", "IQ4_XS", "Q2_K", "Q4_K", "Q8_0"])
+def test_the_bytes_do_not_depend_on_how_a_tensor_is_cut(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(7)
+    values = random.normal(size=(24, 256)).astype(np.float32)
+    importance = random.uniform(0.5, 2, size=(1, 256)).astype(np.float32)
+    tensor = PlannedTensor("x", computed(values), TYPES_BY_NAME[name], importance=importance)
+
+    def encoded(slab_elements: int) -> tuple[int, bytes]:
+        monkeypatch.setattr(writer, "SLAB_ELEMENTS", slab_elements)
+        with Encoding([tensor], n_threads=1) as encoding:
+            pieces = [bytes(piece) for piece in encoding.of(tensor)]
+        return len(pieces), b"".join(pieces)
+
+    n_whole, whole = encoded(2**20)
+    n_cut, cut = encoded(256)
+    assert (n_whole, n_cut) == (1, 24)
+    assert cut == whole
+
+
+def test_slow_kernels_get_less_at_a_time() -> None:
+    weights = computed(np.zeros((512, 2048), np.float32))
+    n_pieces = {}
+    for name in ("IQ2_XXS", "Q4_K"):
+        tensor = PlannedTensor("x", weights, TYPES_BY_NAME[name])
+        n_pieces[name] = len([*writer._slabs([tensor])])
+    assert n_pieces == {"IQ2_XXS": 16, "Q4_K": 1}
