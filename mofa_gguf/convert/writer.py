@@ -17,7 +17,7 @@ from mofa_gguf.convert.gguf_format import padded
 from mofa_gguf.convert.output import PartialFile, output_error
 from mofa_gguf.convert.parts import Part
 from mofa_gguf.convert.plan import PlannedTensor
-from mofa_gguf.engine.native import ggml
+from mofa_gguf.engine.quantize import load_kernels
 
 SLAB_ELEMENTS = 2**20
 """4 MB as float32: large enough to hide Python's share, small enough for the cache."""
@@ -61,7 +61,7 @@ class Encoding:
         self._most_ahead = max(_SLABS_PER_THREAD * n_threads * SLAB_ELEMENTS, _LEAST_AHEAD)
         # Imported here, and nothing on the threads: an import that Ctrl-C ends half-way may keep
         # those of other threads waiting for ever, and leaving waits for the threads.
-        ggml()
+        load_kernels()
         self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix="mofa-gguf-convert")
         self._fill()
 

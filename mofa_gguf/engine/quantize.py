@@ -89,6 +89,14 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+def load_kernels() -> None:
+    """Load ggml, on this thread: what is called here later imports nothing.
+
+    Raises LibraryUnavailable.
+    """
+    _library()
+
+
 def library_type(type_id: int) -> tuple[str, int, int]:
     """Name, elements a block and bytes a block of a type, as the loaded ggml has them."""
     library = _library()
