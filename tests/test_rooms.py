@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "engine.tokens.vocab",
         "engine.tokens.vocab_file",
         "engine.tokens.exact",
+        "engine.tokens.library_tokenizer",
         "engine.tokens.kept_tokenizer",
         "engine.tokens.kept_sentencepiece",
         "engine.tokens.normalizing",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.output import PartialFile, check_space, check_target
@@ -22,8 +22,7 @@ Checks = Callable[[Path], Iterable[Check]]
 """Checks the file at a path that is not yet its name; raises VerificationError."""
 
 
-@dataclass(frozen=True)
-class Delivery:
+class Delivery(NamedTuple):
     """Where the file is to be, and how it gets there."""
 
     target: Path

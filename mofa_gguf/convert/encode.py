@@ -11,6 +11,8 @@ from mofa_gguf.convert.safetensors_file import FLOAT_TYPES
 from mofa_gguf.convert.weights import is_finite, to_float32
 from mofa_gguf.engine.quantize import NotRepresentable, quantize_rows
 
+_HALVES = ("F16", "BF16")
+
 
 def encode_rows(tensor: PlannedTensor, start: int, stop: int) -> npt.NDArray[np.uint8]:
     """Rows ``start`` to ``stop`` as they stand in the file.
@@ -20,8 +22,10 @@ def encode_rows(tensor: PlannedTensor, start: int, stop: int) -> npt.NDArray[np.
     """
     weights = tensor.weights
     rows = weights.read(start, stop)
-    if not is_finite(rows, weights.dtype):
-        raise _bad(tensor, "holds NaN or infinity; the checkpoint is damaged")
+    # In halves whatever is not finite stays so, and they are looked through anyway.
+    shows_itself = tensor.target.name in _HALVES and weights.dtype != tensor.target.name
+    if not shows_itself and not is_finite(rows, weights.dtype):
+        raise _damaged(tensor)
     if weights.dtype == tensor.target.name:
         return np.ascontiguousarray(rows).view(np.uint8)
     try:
@@ -32,6 +36,8 @@ def encode_rows(tensor: PlannedTensor, start: int, stop: int) -> npt.NDArray[np.
             return quantize_rows(values, tensor.target)
         return _with_importance(tensor, tensor.importance, values, start)
     except NotRepresentable as error:
+        if shows_itself and not is_finite(rows, weights.dtype):
+            raise _damaged(tensor) from error
         problem = f"holds values too large for {error.type_name}; use BF16 or F32"
         raise _bad(tensor, problem) from error
 
@@ -51,6 +57,10 @@ def _with_importance(
         pieces.append(quantize_rows(values[done:stop], tensor.target, importance[matrix]))
         done = stop
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def _damaged(tensor: PlannedTensor) -> BadTensor:
+    return _bad(tensor, "holds NaN or infinity; the checkpoint is damaged")
 
 
 def _bad(tensor: PlannedTensor, problem: str) -> BadTensor:

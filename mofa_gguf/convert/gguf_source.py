@@ -11,7 +11,6 @@ import hashlib
 import mmap
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -38,15 +37,15 @@ _NUMPY: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-@dataclass
 class GGUFSource:
     """An open GGUF file or set. Use as a context manager.
 
     ``header`` is the first part's, which has the metadata.
     """
 
-    headers: tuple[GGUFHeader, ...]
-    maps: tuple[mmap.mmap, ...]
+    def __init__(self, headers: tuple[GGUFHeader, ...], maps: tuple[mmap.mmap, ...]) -> None:
+        self.headers = headers
+        self.maps = maps
 
     @property
     def header(self) -> GGUFHeader:

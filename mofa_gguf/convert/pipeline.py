@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mofa_gguf.convert.checkpoint import Checkpoint, open_checkpoint
 from mofa_gguf.convert.delivery import Checks, Delivery, deliver, parts_of
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from mofa_gguf.convert.importance import Importance
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     """What was asked for."""
 
     source: Path
@@ -80,6 +79,7 @@ def run(order: Order) -> ConversionReport:
                 config=checkpoint.config.values,
                 n_vocab=model.n_vocab,
                 allow_mismatch=order.allow_tokenizer_mismatch,
+                is_read_back=order.verify and not order.dry_run,
             )
         card = read_model_card(checkpoint.folder)
         metadata = _all_metadata(order, checkpoint, model, plan, vocabulary, importance)
@@ -88,12 +88,14 @@ def run(order: Order) -> ConversionReport:
         parts = parts_of(delivery, metadata, plan)
         checks: tuple[Check, ...] = ()
         comparisons: list[Comparison] = []
+        warnings: list[str] = []
         if not order.dry_run:
             deep = _deep_check(order, metadata, model, vocabulary, comparisons.append)
             if deep is not None:
                 deep.make_sure_of_space(sum(part.n_bytes for part in parts))
-            verifying = _checks(order, parts, plan, model, vocabulary, deep)
+            verifying = _checks(order, parts, plan, model, vocabulary, deep, warnings.append)
             checks = deliver(delivery, parts, encoding, stages, verifying)
+            vocabulary = replace(vocabulary, warnings=(*vocabulary.warnings, *warnings))
         report = _report(order, stages, checkpoint, model, plan, vocabulary, parts, checks)
         if order.dry_run:
             return _with_memory(report, Part(order.output, metadata, plan), order.n_ctx)
@@ -121,15 +123,19 @@ def _checks(
     model: Model,
     vocabulary: Vocabulary,
     deep: DeepCheck | None,
+    warn: Callable[[str], None],
 ) -> Checks | None:
     if not order.verify:
         return None
 
-    def checks(path: Path) -> Iterator[Check]:
-        from mofa_gguf.convert.verify import verify
+    # Not at the end: the threads compute on while this is imported.
+    from mofa_gguf.convert.verify import verify
 
+    def checks(path: Path) -> Iterator[Check]:
         target, n_threads = parts[0].path, order.n_threads
-        yield from verify(path, plan, model, vocabulary, target=target, n_threads=n_threads)
+        yield from verify(
+            path, plan, model, vocabulary, target=target, warn=warn, n_threads=n_threads
+        )
         if deep is not None:
             yield from deep.run(path)
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from mofa_gguf.convert.comparison import Comparison
     from mofa_gguf.convert.memory import MemoryEstimate
 
 
-@dataclass(frozen=True)
-class ConversionProgress:
+class ConversionProgress(NamedTuple):
     """How far a conversion is. ``n_bytes`` count the tensors' data in the file to be written."""
 
     stage: str

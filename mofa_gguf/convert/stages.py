@@ -6,7 +6,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 from mofa_gguf.convert.report import ConversionProgress
 from mofa_gguf.convert.writer import Written
@@ -14,14 +13,13 @@ from mofa_gguf.convert.writer import Written
 Observer = Callable[[ConversionProgress], None]
 
 
-@dataclass
 class Stages:
     """Times the stages and tells the observer about them."""
 
-    observer: Observer | None
-    seconds: dict[str, float] = field(default_factory=dict)
-    n_tensors: int = 0
-    n_bytes: int = 0
+    def __init__(self, observer: Observer | None) -> None:
+        self.observer = observer
+        self.seconds: dict[str, float] = {}
+        self.n_tensors = self.n_bytes = 0
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -41,17 +41,20 @@ def verify(
     vocabulary: Vocabulary,
     *,
     target: Path,
+    warn: Callable[[str], None],
     n_threads: int | None = None,
 ) -> Iterator[Check]:
     """Check the file written to ``path``, cheapest check first.
 
-    ``target`` is the name that it will get, and that errors name. A check for which the memory is
-    too small is left out, with a warning. Raises VerificationError.
+    ``target`` is the name that it will get, and that errors name; ``warn`` is told what belongs
+    into the report and does not speak against the file. A check for which the memory is too small
+    is left out. Raises VerificationError, and TokenizerMismatch where the vocabulary is judged
+    here (:attr:`Vocabulary.judge_on`).
     """
     with LoadedFile(path, n_threads=n_threads) as file:
         checks: tuple[tuple[str, Callable[[], str]], ...] = (
             ("header", lambda: _check_header(file.headers, plan, model)),
-            ("vocabulary", lambda: _check_vocabulary(file.vocab, vocabulary)),
+            ("vocabulary", lambda: _check_vocabulary(file.vocab, vocabulary, warn)),
             ("forward pass", lambda: _check_forward_pass(file.probe, vocabulary)),
         )
         for name, check in checks:
@@ -131,11 +134,16 @@ def _check_header(headers: Sequence[GGUFHeader], plan: Plan, model: Model) -> st
     return f"{len(found)} tensors as planned"
 
 
-def _check_vocabulary(vocab: Vocab, vocabulary: Vocabulary) -> str:
-    natively = agreement_of(vocab.tokenize_natively, vocab, vocabulary)
-    if natively != vocabulary.agreement:
-        first = next(iter(natively.first_differences), None)
-        raise CheckFailed(f"{natively.summary()} when read back; {first}")
+def _check_vocabulary(vocab: Vocab, vocabulary: Vocabulary, warn: Callable[[str], None]) -> str:
+    if vocabulary.judge_on is not None:
+        natively, warnings = vocabulary.judge_on(vocab)
+        for warning in warnings:
+            warn(warning)
+    else:
+        natively = agreement_of(vocab.tokenize_natively, vocab, vocabulary)
+        if natively != vocabulary.agreement:
+            first = next(iter(natively.first_differences), None)
+            raise CheckFailed(f"{natively.summary()} when read back; {first}")
     if vocabulary.kept is Kept.NOTHING:
         return natively.summary()
     exactly = agreement_of(vocab.tokenize, vocab, vocabulary)

@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -22,7 +23,7 @@ def command(*arguments: str) -> list[str]:
     return [
         sys.executable,
         "-c",
-        "import sys; from mofa_gguf.__main__ import main; sys.exit(main())",
+        "from mofa_gguf.__main__ import program; program()",
         *arguments,
     ]
 
@@ -205,3 +206,29 @@ def test_only_a_process_of_its_own_is_spared_the_search_for_garbage(run: Run) ->
         [sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=True
     )
     assert result.stdout.splitlines()[-1] == "300000 True"
+
+
+def test_a_conversion_that_ends_at_once_has_said_everything(run: Run) -> None:
+    ended = subprocess.run(command("convert", "--list"), capture_output=True, check=False)
+    listed = run("convert", "--list")
+    assert (ended.returncode, ended.stdout.decode()) == (0, listed.out)
+    assert len(listed.out) > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["convert", "/nowhere"], 1), (["quantize", "--no-such-option"], 2)]
+)
+def test_a_conversion_that_fails_ends_with_its_code(arguments: list[str], code: int) -> None:
+    ended = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+    assert ended.returncode == code
+    assert ended.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_output_that_does_not_arrive_is_an_error() -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        ended = subprocess.run(
+            command("convert", "--list"), stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert ended.returncode != 0
+    assert b"No space left" in ended.stderr

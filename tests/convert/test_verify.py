@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from mofa_gguf.convert import BadTensor, VerificationError, convert, verify
 from mofa_gguf.convert.checkpoint import open_checkpoint
 from mofa_gguf.convert.families import family_of
+from mofa_gguf.convert.tokenizer import TokenizerMismatch, choosing
 from tests.convert.makers import CONFIG, PARITY, Tensors, llama_tensors, write_checkpoint
 
 
@@ -94,3 +97,68 @@ def test_a_recurrent_models_matrices_may_be_of_any_type(quantization: str, tmp_p
     types = {tensor.name: tensor.target_type for tensor in report.tensors}
     assert types["blk.0.ssm_dt.weight"] != "F32"
     assert report.checks[-1].name == "forward pass"
+
+
+@pytest.fixture
+def wordpiece(tmp_path: Path) -> Path:
+    """A checkpoint with a WordPiece tokenizer."""
+    return Path(shutil.copytree(PARITY / "distilbert", tmp_path / "bert"))
+
+
+@pytest.fixture
+def odd_wordpiece(wordpiece: Path) -> Path:
+    """One that splits at white space alone, as llama.cpp cannot."""
+    path = wordpiece / "tokenizer.json"
+    document = json.loads(path.read_text("utf-8"))
+    document["pre_tokenizer"] = {"type": "WhitespaceSplit"}
+    path.write_text(json.dumps(document), "utf-8")
+    return wordpiece
+
+
+def test_llama_cpp_reads_a_wordpiece_vocabulary_once(
+    wordpiece: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    original = choosing.VocabFile
+
+    def counted(path: Path, **more: Any) -> Any:
+        read.append(path)
+        return original(path, **more)
+
+    monkeypatch.setattr(choosing, "VocabFile", counted)
+    checked = convert(wordpiece, tmp_path / "checked.gguf", "F32", threads=1)
+    assert read == []
+    unchecked = convert(wordpiece, tmp_path / "unchecked.gguf", "F32", threads=1, verify=False)
+    assert len(read) == 1
+    assert checked.warnings == unchecked.warnings
+    assert checked.output.read_bytes() == unchecked.output.read_bytes()
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_wordpiece_that_llama_cpp_splits_otherwise_is_refused_and_leaves_no_file(
+    checked: bool, odd_wordpiece: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TokenizerMismatch, match="the tokenizer gives") as caught:
+        convert(odd_wordpiece, tmp_path / "x.gguf", "F32", threads=1, verify=checked)
+    assert caught.value.agreement.n_unexplained > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["bert"]
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_an_allowed_mismatch_of_a_wordpiece_is_a_warning(
+    checked: bool, odd_wordpiece: Path, tmp_path: Path
+) -> None:
+    report = convert(
+        odd_wordpiece,
+        tmp_path / "x.gguf",
+        "F32",
+        threads=1,
+        verify=checked,
+        allow_tokenizer_mismatch=True,
+    )
+    assert len([warning for warning in report.warnings if "unexplained" in warning]) == 1
+    assert [check.name for check in report.checks] == checked * [
+        "header",
+        "vocabulary",
+        "forward pass",
+    ]

@@ -6,9 +6,9 @@ FOLDER is llama.cpp's source of the version that llama-cpp-python was built from
 has what FOLDER/requirements/requirements-convert_hf_to_gguf.txt names (transformers 5 starts a
 second sooner than the version that it pins), PROGRAM llama.cpp's llama-quantize built from it. The
 peer's road is convert_hf_to_gguf.py to bfloat16 and then llama-quantize; ours is ``mofa-gguf
-convert``, its checks included. The roads take turns. Measured are wall time, processor time, peak
-resident memory (of the process that needs most; pages of mapped files count) and the bytes
-written. Every conversion reads and writes the same disk.
+convert``, its checks included. The roads take turns, and so does who comes first. Measured are
+wall time, processor time, peak resident memory (of the process that needs most; pages of mapped
+files count) and the bytes written. Every conversion reads and writes the same disk.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ def measured(
     command: Sequence[str | Path], environment: dict[str, str]
 ) -> tuple[float, float, int]:
     """Wall and processor seconds and peak resident bytes of a program that must succeed."""
+    # What the run before has left to be written or discarded is not this one's.
+    os.sync()
     began = time.perf_counter()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -190,7 +192,7 @@ def main() -> None:
     parser.add_argument("--llama-cpp", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--peer-python", type=Path, required=True, metavar="PYTHON")
     parser.add_argument("--quantizer", type=Path, required=True, metavar="PROGRAM")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=4, help="an even number is fair")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", nargs="*", choices=list(TARGETS), help="which; all by default")
     parser.add_argument("--scratch", type=Path, help="a folder with 4 GB of room")
@@ -202,7 +204,8 @@ def main() -> None:
         chosen = workloads(Path(scratch), arguments.only)
         for repeat in range(arguments.repeats + 1):
             for name, source, quantization in chosen:
-                for road in (roads.ours, roads.theirs):
+                # Who comes first finds the machine as the other workloads left it.
+                for road in (roads.ours, roads.theirs)[:: 1 if repeat % 2 else -1]:
                     run = road(name, source, quantization)
                     # The first round fills the system's caches; it does not count.
                     if repeat:

@@ -14,6 +14,7 @@
     pretokenizer       which of llama.cpp's pre-tokenizers splits as the original does
     rare, exactness    further texts, and what of the tokenizer the file must keep
     judgement          what is said about a tokenizer that llama.cpp does not match
+    choosing           candidates tried with the real vocabulary, and judged
     vocabulary         what all of these hand on
     build              all of it together
 

@@ -8,10 +8,10 @@ all that is missing; else the checkpoint's whole tokenizer. See
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 from mofa_gguf.convert.metadata import Metadata
 from mofa_gguf.convert.tokenizer.battery import FULL
@@ -50,6 +50,29 @@ class Exactness:
     n_rare_agree: int = 0
     first: RareText | None = None
 
+    def with_rare(self, rare: RareOutcome) -> Exactness:
+        """The same, with what came out for rare texts."""
+        n_rare, n_differing = len(rare.texts), len(rare.differing)
+        first = next(iter(rare.differing), None)
+        return replace(self, n_rare=n_rare, n_rare_agree=n_rare - n_differing, first=first)
+
+
+class RareOutcome(NamedTuple):
+    """Rare texts, the reference's tokens of each, and the texts for which llama.cpp gave others."""
+
+    texts: list[RareText]
+    expected: list[list[int]]
+    differing: list[RareText]
+
+
+def is_kept_in_any_case(kind: str, document: TokenizerJson | None) -> bool:
+    """Whether the tokenizer is kept, however llama.cpp does on the battery.
+
+    A WordPiece tokenizer is: llama.cpp's splits many scripts in other places, and a small
+    vocabulary hides that in unknown tokens.
+    """
+    return kind == "wordpiece" and document is not None
+
 
 def measure_exactness(
     vocab: Vocab,
@@ -62,38 +85,43 @@ def measure_exactness(
     """What of the tokenizer to keep, and how ``vocab``, as llama.cpp reads it, does on rare texts.
 
     ``agrees`` says whether it gave the reference's tokens for all texts of the battery; where it
-    did not, rare texts are tried only if they can change what is kept. A WordPiece tokenizer is
-    always kept: llama.cpp's splits many scripts in other places, and a small vocabulary hides that
-    in unknown tokens. Where there is no ``document``, a SentencePiece model stands alone, and is
-    kept as it is.
+    did not, rare texts are tried only if they can change what is kept. Where there is no
+    ``document``, a SentencePiece model stands alone, and is kept as it is.
     """
     form = None
     if kind == "bpe" and isinstance(reference, HuggingFaceReference):
         form = reference.only_form
     if not agrees and form is None:
-        return Exactness(*_whole(reference, document))
-    rare = list(rare_texts(() if document is None else document.added))
+        return keeping_all(reference, document)
+    rare = try_rare_texts(vocab, reference, document)
+    exactness = Exactness()
+    if rare.differing or not agrees or is_kept_in_any_case(kind, document):
+        if form is not None and _normalizing_agrees(vocab, reference, form, rare):
+            metadata = Metadata()
+            metadata.string(FORM_KEY, form)
+            exactness = Exactness(Kept.NORMALIZER, metadata)
+        else:
+            exactness = keeping_all(reference, document)
+    return exactness.with_rare(rare)
+
+
+def try_rare_texts(
+    vocab: Vocab, reference: ReferenceTokenizer, document: TokenizerJson | None
+) -> RareOutcome:
+    """Tokenize rare texts as llama.cpp alone does and as the reference does."""
+    texts = list(rare_texts(() if document is None else document.added))
     if not isinstance(reference, HuggingFaceReference):
-        rare = [item for item in rare if not item.parse_special]
-    expected = [_expected(reference, item) for item in rare]
+        texts = [item for item in texts if not item.parse_special]
+    expected = [_expected(reference, item) for item in texts]
     differing = [
         item
-        for item, tokens in zip(rare, expected, strict=True)
+        for item, tokens in zip(texts, expected, strict=True)
         if vocab.tokenize_natively(item.text, parse_special=item.parse_special) != tokens
     ]
-    kept, metadata = Kept.NOTHING, Metadata()
-    if differing or not agrees or (kind == "wordpiece" and document is not None):
-        kept, metadata = _whole(reference, document)
-        if form is not None and _normalizing_agrees(
-            vocab, reference, form, zip(rare, expected, strict=True)
-        ):
-            kept, metadata = Kept.NORMALIZER, Metadata()
-            metadata.string(FORM_KEY, form)
-    first = next(iter(differing), None)
-    return Exactness(kept, metadata, len(rare), len(rare) - len(differing), first)
+    return RareOutcome(texts, expected, differing)
 
 
-def _whole(reference: ReferenceTokenizer, document: TokenizerJson | None) -> tuple[Kept, Metadata]:
+def keeping_all(reference: ReferenceTokenizer, document: TokenizerJson | None) -> Exactness:
     """The whole tokenizer for the file, in the form that it has."""
     metadata = Metadata()
     if document is not None:
@@ -104,8 +132,8 @@ def _whole(reference: ReferenceTokenizer, document: TokenizerJson | None) -> tup
             added_tokens = json.dumps(reference.pieces.added, ensure_ascii=False)
             metadata.string(ADDED_KEY, added_tokens)
     else:
-        return Kept.NOTHING, metadata
-    return Kept.TOKENIZER, metadata
+        return Exactness()
+    return Exactness(Kept.TOKENIZER, metadata)
 
 
 def _expected(reference: ReferenceTokenizer, item: RareText) -> list[int]:
@@ -116,10 +144,7 @@ def _expected(reference: ReferenceTokenizer, item: RareText) -> list[int]:
 
 
 def _normalizing_agrees(
-    vocab: Vocab,
-    reference: ReferenceTokenizer,
-    form: UnicodeForm,
-    rare: Iterable[tuple[RareText, list[int]]],
+    vocab: Vocab, reference: ReferenceTokenizer, form: UnicodeForm, rare: RareOutcome
 ) -> bool:
     tokenizer = exact_tokenizer(vocab, {FORM_KEY: form}, Path())
     assert tokenizer is not None
@@ -128,5 +153,6 @@ def _normalizing_agrees(
         return tokenizer.tokenize(text, parse_special=parse_special, continues=False)
 
     return all(tokens(i.text, False) == reference.encode(i.text) for i in FULL) and all(
-        tokens(item.text, item.parse_special) == expected for item, expected in rare
+        tokens(item.text, item.parse_special) == expected
+        for item, expected in zip(rare.texts, rare.expected, strict=True)
     )

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.tokenizer.vocabulary import MAX_TOKENS
@@ -25,8 +24,7 @@ _PARTS = {
 _MAX_DEPTH = 16
 
 
-@dataclass(frozen=True)
-class AddedToken:
+class AddedToken(NamedTuple):
     """One entry of ``added_tokens``, or of ``added_tokens_decoder`` in tokenizer_config.json."""
 
     id: int
@@ -51,7 +49,7 @@ class AddedToken:
 
 
 class TokenizerJson:
-    """A parsed tokenizer.json. Raises TokenizerError on anything of the wrong shape."""
+    """A parsed tokenizer.json and its text. Raises TokenizerError where its shape is wrong."""
 
     def __init__(self, value: Mapping[str, object], text: str, path: Path) -> None:
         self.path = path
@@ -61,6 +59,11 @@ class TokenizerJson:
         self.added = self._added_tokens(value.get("added_tokens"))
         self.model_type = self._model_type()
         self._vocabulary: dict[str, int] | None = None
+
+    @classmethod
+    def of(cls, value: Mapping[str, object], path: Path) -> TokenizerJson:
+        """A document that is in no file as it is."""
+        return cls(value, _compact(value), path)
 
     def section(self, name: str) -> object:
         """The raw value of ``normalizer``, ``pre_tokenizer``, ..."""
@@ -75,8 +78,8 @@ class TokenizerJson:
         return next((step for step in self.steps(section) if step.get("type") == kind), None)
 
     def compact(self) -> str:
-        """The whole document in as few bytes as JSON allows."""
-        return json.dumps(self._value, ensure_ascii=False, separators=(",", ":"))
+        """The whole document: its own text, or without the white space of one in many lines."""
+        return _compact(self._value) if "\n" in self.text else self.text
 
     def renumbered(self, ids: Mapping[str, int]) -> TokenizerJson:
         """The document with the ids that the `tokenizers` library gives its added tokens.
@@ -86,7 +89,7 @@ class TokenizerJson:
         entries = self._value.get("added_tokens")
         assert isinstance(entries, list)
         listed = [{**entry, "id": ids.get(entry["content"], entry["id"])} for entry in entries]
-        return TokenizerJson({**self._value, "added_tokens": listed}, self.text, self.path)
+        return TokenizerJson.of({**self._value, "added_tokens": listed}, self.path)
 
     def with_added(self, entries: Sequence[Mapping[str, object]]) -> TokenizerJson:
         """The document with more added tokens behind its own."""
@@ -95,7 +98,7 @@ class TokenizerJson:
         own = self._value.get("added_tokens") or []
         assert isinstance(own, list)
         value = {**self._value, "added_tokens": [*own, *entries]}
-        return TokenizerJson(value, json.dumps(value), self.path)
+        return TokenizerJson.of(value, self.path)
 
     def within(self, n_vocab: int) -> TokenizerJson:
         """The document without added tokens that have no row in the embedding matrix."""
@@ -104,7 +107,7 @@ class TokenizerJson:
         entries = self._value.get("added_tokens")
         assert isinstance(entries, list)
         value = {**self._value, "added_tokens": [e for e in entries if e["id"] < n_vocab]}
-        return TokenizerJson(value, json.dumps(value), self.path)
+        return TokenizerJson.of(value, self.path)
 
     def broken(self, problem: str) -> TokenizerError:
         """An error that names this file."""
@@ -165,6 +168,10 @@ class TokenizerJson:
         if "max_input_chars_per_word" in self.model:
             return "WordPiece"
         raise self.broken("model.type is missing and cannot be guessed")
+
+
+def _compact(value: Mapping[str, object]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def parse_added_token(entry: object, token: object, path: Path) -> AddedToken:

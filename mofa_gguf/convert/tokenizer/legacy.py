@@ -6,7 +6,6 @@ on from here and the reference is run by the same library.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -191,4 +190,4 @@ def _added_entries(added: Sequence[AddedToken]) -> list[dict[str, object]]:
 
 
 def _document(value: dict[str, object], path: Path) -> TokenizerJson:
-    return TokenizerJson(value, json.dumps(value), path)
+    return TokenizerJson.of(value, path)

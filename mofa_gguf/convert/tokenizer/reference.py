@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.tokenizer.added import token_type
 from mofa_gguf.convert.tokenizer.hf_json import TokenizerJson
 from mofa_gguf.convert.tokenizer.vocabulary import TokenType
-from mofa_gguf.engine.tokens import kept_tokenizer
+from mofa_gguf.engine.tokens import library_tokenizer as library
 from mofa_gguf.engine.tokens.kept_sentencepiece import SentencePieces
 from mofa_gguf.engine.tokens.normalizing import FORMS, UnicodeForm
 
@@ -42,8 +42,8 @@ class ReferenceTokenizer(Protocol):
 def shielded(what: str, call: Callable[[], T]) -> T:
     """Run a call into the `tokenizers` library; whatever it throws becomes TokenizerError."""
     try:
-        return kept_tokenizer.shielded(call)
-    except kept_tokenizer.LibraryFailure as error:
+        return library.shielded(call)
+    except library.LibraryFailure as error:
         raise TokenizerError(f"{what} ({error})") from error
 
 
@@ -52,17 +52,16 @@ class HuggingFaceReference:
 
     def __init__(self, source: TokenizerJson) -> None:
         self._name = str(source.path)
-        self._tokenizer: Any = shielded(
-            f"{self._name}: the tokenizers library cannot load it",
-            lambda: kept_tokenizer.load_tokenizer(source.text),
-        )
-        self._tokenizer.encode_special_tokens = True
-        self._encoded: dict[str, list[int]] = {}
         # What the file will mark as control must not come of text, whatever tokenizer.json says.
         control = {t.content for t in source.added if token_type(t) is TokenType.CONTROL}
-        added = shielded(self._name, self._tokenizer.get_added_tokens_decoder)
-        marked = [token for token in added.values() if token.content in control]
-        shielded(self._name, lambda: self._tokenizer.add_special_tokens(marked))
+        self._tokenizer = shielded(
+            f"{self._name}: the tokenizers library cannot load it",
+            lambda: library.library_tokenizer(
+                source.text,
+                lambda added: control.intersection(token.content for token in added.values()),
+            ),
+        )
+        self._encoded: dict[str, list[int]] = {}
         normalizing = [step.get("type") for step in source.steps("normalizer")]
         self._forms = [form for form in FORMS if form in normalizing]
         # The form that is all of its normalization, if it is one.
@@ -81,26 +80,20 @@ class HuggingFaceReference:
                 self._encoded[text] = tokens
         return list(tokens)
 
-    def _encode(self, text: str) -> list[int]:
-        encoding = shielded(
+    def _encode(self, text: str, *, parse_special: bool = False) -> list[int]:
+        return shielded(
             f"{self._name}: the tokenizers library cannot encode {text[:30]!r}",
-            lambda: self._tokenizer.encode(text, add_special_tokens=False),
+            lambda: self._tokenizer.encode(text, parse_special=parse_special),
         )
-        tokens: list[int] = encoding.ids
-        return tokens
 
     def encode_with_control(self, text: str) -> list[int]:
         """Like :meth:`encode`, but control tokens written out in the text are read as tokens."""
-        self._tokenizer.encode_special_tokens = False
-        try:
-            return self._encode(text)
-        finally:
-            self._tokenizer.encode_special_tokens = True
+        return self._encode(text, parse_special=True)
 
     def added_ids(self) -> dict[str, int]:
         """The ids that the library gives to added tokens, by their texts."""
-        decoder = shielded(self._name, self._tokenizer.get_added_tokens_decoder)
-        return {token.content: number for number, token in decoder.items()}
+        added = shielded(self._name, self._tokenizer.added)
+        return {token.content: number for number, token in added.items()}
 
     def normalize(self, text: str) -> str:
         """See ReferenceTokenizer."""
@@ -131,9 +124,8 @@ class HuggingFaceReference:
         """See ReferenceTokenizer."""
 
         def both() -> tuple[list[int], list[int]]:
-            plain = self._tokenizer.encode("a", add_special_tokens=False).ids
-            full = self._tokenizer.encode("a", add_special_tokens=True).ids
-            return list(plain), list(full)
+            encode = self._tokenizer.encode
+            return encode("a"), encode("a", add_special=True)
 
         plain, full = shielded(f"{self._name}: the tokenizers library cannot encode 'a'", both)
         for start in range(len(full) - len(plain) + 1):

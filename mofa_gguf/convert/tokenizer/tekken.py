@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,7 +85,7 @@ def read_tekken(folder: Path) -> TokenizerJson | None:
             "merges": _merges(ranked, spelled),
         },
     }
-    return TokenizerJson(document, json.dumps(document), path)
+    return TokenizerJson.of(document, path)
 
 
 def tekken_roles(document: TokenizerJson) -> dict[str, int]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mofa_gguf.convert.errors import TokenizerError
 from mofa_gguf.convert.metadata import Metadata
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mofa_gguf.convert.tokenizer.agreement import Agreement
     from mofa_gguf.convert.tokenizer.exactness import Kept
     from mofa_gguf.convert.tokenizer.reference import ReferenceTokenizer
+    from mofa_gguf.engine.tokens.vocab import Vocab
 
 # No known vocabulary has a tenth of this; a bound keeps a lying id from filling the memory.
 MAX_TOKENS = 4_000_000
@@ -149,8 +150,7 @@ class TokenTable:
         return texts
 
 
-@dataclass(frozen=True)
-class TokenLists:
+class TokenLists(NamedTuple):
     """Parallel lists, indexed by token id, as the GGUF arrays want them."""
 
     texts: list[str]
@@ -158,8 +158,7 @@ class TokenLists:
     types: list[int]
 
 
-@dataclass(frozen=True)
-class KindVocabulary:
+class KindVocabulary(NamedTuple):
     """What one kind of tokenizer puts into the file, before pre-tokenizer and special tokens.
 
     ``kind`` is ``bpe``, ``spm``, ``unigram`` or ``wordpiece``; ``model`` is
@@ -209,14 +208,16 @@ class Vocabulary:
     name of the chosen pre-tokenizer ("default" for kinds that have none); ``agreement`` says how
     llama.cpp alone, given these keys, agreed with ``reference`` on the battery; ``kept`` is what
     the file holds so that this package agrees everywhere; ``warnings`` are whole sentences for the
-    report.
+    report. Where there is no ``agreement`` yet, ``judge_on`` measures it on the vocabulary that
+    llama.cpp reads from the file; it returns the warnings with it, or raises TokenizerMismatch.
     """
 
     kind: str
     pre_tokenizer: str
     n_tokens: int
     reference: ReferenceTokenizer
-    agreement: Agreement
+    agreement: Agreement | None
+    judge_on: Callable[[Vocab], tuple[Agreement, list[str]]] | None
     kept: Kept
     warnings: tuple[str, ...]
     _metadata: Metadata = field(repr=False)

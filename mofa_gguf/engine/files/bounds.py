@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mofa_gguf.engine.files.header import ArraySummary, GGUFHeader
 
@@ -21,8 +20,7 @@ _I32 = 2**31 - 1
 _MAY_BE_NEGATIVE = frozenset({"pooling_type", "router_layer", "classifier.pooling_type"})
 
 
-@dataclass(frozen=True)
-class Bounds:
+class Bounds(NamedTuple):
     """What one number, or each of a list of one a layer, may be."""
 
     low: float

@@ -6,11 +6,10 @@ holds the table against the library that is installed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class TensorType:
+class TensorType(NamedTuple):
     """How a tensor's elements lie in memory."""
 
     id: int

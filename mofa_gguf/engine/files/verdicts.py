@@ -13,8 +13,8 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mofa_gguf.engine.files.check import RULES
 from mofa_gguf.engine.files.header import GGUFHeader
@@ -23,8 +23,7 @@ from mofa_gguf.engine.native import llama
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What is known of a file."""
 
     problem: str | None = None
@@ -67,7 +66,7 @@ class Verdicts:
         fresh = path.with_suffix(f".{os.getpid()}.new")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            fresh.write_text(json.dumps(asdict(verdict)), "utf-8")
+            fresh.write_text(json.dumps(verdict._asdict()), "utf-8")
             fresh.replace(path)
         except OSError as error:
             logger.info("the verdict on a model file could not be kept: %s", error)

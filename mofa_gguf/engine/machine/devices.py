@@ -5,8 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mofa_gguf.engine.errors import DeviceUnavailable
 from mofa_gguf.engine.machine.amx import HEADER, weights_may_be_repacked
@@ -19,8 +18,7 @@ DeviceKind = Literal["cpu", "gpu", "igpu", "accel", "meta", "rpc"]
 _KINDS: tuple[DeviceKind, ...] = ("cpu", "gpu", "igpu", "accel", "meta")
 
 
-@dataclass(frozen=True)
-class Device:
+class Device(NamedTuple):
     """One of ggml's backend devices."""
 
     name: str

@@ -53,7 +53,7 @@ def load_model(
     _spread_threads(options)
     asked = options
     while True:
-        load = replace(plan_load(header, options), requested_layers=asked.n_gpu_layers)
+        load = plan_load(header, options)._replace(requested_layers=asked.n_gpu_layers)
         load.check()
         try:
             return _attempt(header, load, build, progress)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mofa_gguf.engine.errors import OutOfMemory
 from mofa_gguf.engine.options import AUTO, EngineOptions
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
     from mofa_gguf.engine.planning.embedding import EmbeddingPlan
 
 
-@dataclass(frozen=True)
-class LoadPlan:
+class LoadPlan(NamedTuple):
     """A plan with what a load needs beside it."""
 
     plan: Plan

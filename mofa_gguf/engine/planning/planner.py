@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mofa_gguf.engine.files.header import TensorInfo
 from mofa_gguf.engine.machine.devices import Device, default_threads
@@ -54,8 +54,7 @@ _MANY_CELLS = 2**20
 _SMALL_CTX = 512
 
 
-@dataclass(frozen=True)
-class Planner:
+class Planner(NamedTuple):
     """Everything that one plan is made from."""
 
     path: Path
@@ -78,7 +77,7 @@ class Planner:
         facts, costs = self.facts, self._first_costs()
         host, limit = self._host(use_mmap)
         embedding: Buffers | None = None
-        plan = self._make(facts, costs, host)
+        plan = self._planned(facts, costs, host)
         if self.options.dry_load:
             for _ in range(_MAX_ROUNDS):
                 if not self._can_be_tried(facts, plan, host):
@@ -87,7 +86,7 @@ class Planner:
                 if told is None:
                     break
                 facts, costs, embedding = told
-                again = self._make(facts, costs, host)
+                again = self._planned(facts, costs, host)
                 settled = _settings(again) == _settings(plan)
                 plan = again
                 if settled:
@@ -159,7 +158,7 @@ class Planner:
             return embedding_shape(self.options)
         return generation_shape(options or self.options, n_ctx=n_ctx, shares=shares)
 
-    def _make(self, facts: ModelFacts, costs: Costs, host: Budget) -> Plan:
+    def _planned(self, facts: ModelFacts, costs: Costs, host: Budget) -> Plan:
         options = self.options
         n_layers = options.n_gpu_layers
         encoder = facts.only_embeds

@@ -8,61 +8,17 @@ where its spelling stands in the text and ``parse_special`` asks for it.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mofa_gguf.engine.errors import EngineError, ModelFileError
+from mofa_gguf.engine.tokens.library_tokenizer import LibraryFailure, library_tokenizer
 from mofa_gguf.engine.tokens.spellings import TokenMemo, chunks, pattern_of
 
 KEPT_KEY = "tokenizer.huggingface.json"
 
-T = TypeVar("T")
 _SURROGATES = re.compile("[\ud800-\udfff]")
-
-
-class LibraryFailure(Exception):
-    """The `tokenizers` library failed; the text is its first line."""
-
-
-def shielded(call: Callable[[], T]) -> T:
-    """Run a call into the `tokenizers` library; whatever it throws becomes LibraryFailure.
-
-    The library raises bare Exception, and a panic of its Rust code arrives as a PanicException,
-    which derives from BaseException and cannot be imported.
-    """
-    try:
-        return call()
-    except Exception as error:
-        raise LibraryFailure(_first_line(error)) from error
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        raise LibraryFailure(_first_line(error)) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or ["no reason given"])[0][:200]
-
-
-def load_tokenizer(text: str) -> Any:
-    """A tokenizer.json's Tokenizer that neither pads nor cuts nor leaves anything to chance.
-
-    Raises LibraryFailure.
-    """
-    from tokenizers import Tokenizer
-
-    def load() -> Any:
-        tokenizer = Tokenizer.from_str(text)
-        # Neither belongs to the vocabulary, and a huge padding length would fill the memory.
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        if getattr(tokenizer.model, "dropout", None):
-            tokenizer.model.dropout = None
-        return tokenizer
-
-    return shielded(load)
 
 
 class KeptTokenizer:
@@ -85,14 +41,17 @@ class KeptTokenizer:
         self._path = path
         self._n_tokens = n_tokens
         self._natively = natively
-        self._lock = threading.Lock()
         self._memo = TokenMemo()
+
+        def controls(added: dict[int, Any]) -> dict[int, Any]:
+            return {i: t for i, t in added.items() if i < n_tokens and is_control(i)}
+
         try:
-            self._tokenizer = load_tokenizer(text)
-            added = shielded(self._tokenizer.get_added_tokens_decoder)
-            control = {i: t for i, t in added.items() if i < n_tokens and is_control(i)}
             # Some files mark as control what its tokenizer.json does not call special.
-            shielded(lambda: self._tokenizer.add_special_tokens([*control.values()]))
+            self._tokenizer = library_tokenizer(
+                text, lambda added: {token.content for token in controls(added).values()}
+            )
+            control = controls(self._tokenizer.added())
             self._control = frozenset(control)
             self._spelled = pattern_of(t.content for t in control.values())
             self._cuts = pattern_of(t.content for t in control.values() if _stands_alone(t))
@@ -155,10 +114,7 @@ class KeptTokenizer:
         return sum(token in self._control for token in tokens)
 
     def _encode(self, text: str, special: bool) -> list[int]:
-        with self._lock:
-            self._tokenizer.encode_special_tokens = not special
-            encoding = shielded(lambda: self._tokenizer.encode(text, add_special_tokens=False))
-        tokens: list[int] = encoding.ids
+        tokens = self._tokenizer.encode(text, parse_special=special)
         if tokens and max(tokens) >= self._n_tokens:
             raise LibraryFailure(
                 f"it gives token {max(tokens)}, and the model has {self._n_tokens}"

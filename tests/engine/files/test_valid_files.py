@@ -45,7 +45,7 @@ def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 def each_tokenizer_is_measured_once() -> Iterator[None]:
     """Finding a pre-tokenizer is most of a conversion, and nearly all fixtures have the same."""
     found: dict[bytes, Choice] = {}
-    choose = build._choose
+    choose = build.choose
 
     def remembered(source: TokenizerSource, metadata: Metadata) -> Choice:
         if source.document is None:
@@ -56,7 +56,7 @@ def each_tokenizer_is_measured_once() -> Iterator[None]:
         return found[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_choose", remembered)
+        patch.setattr(build, "choose", remembered)
         yield
 
 
