@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mofa_gguf.engine.options import LoraAdapter
+
+_MAX_SCALE = 3.0e38
+"""llama.cpp's is a 32-bit float."""
 
 
 def read_adapters(value: object, base_dir: Path | None = None) -> tuple[LoraAdapter, ...]:
@@ -38,7 +40,8 @@ def _adapter(item: object, base_dir: Path | None) -> LoraAdapter:
     path, scale = item["path"], item.get("scale", 1.0)
     if not isinstance(path, str | Path) or not str(path):
         raise ValueError(f"an adapter's path must be a path, not {path!r:.60}")
-    if not isinstance(scale, int | float) or isinstance(scale, bool) or not math.isfinite(scale):
+    is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
+    if not is_number or not abs(scale) <= _MAX_SCALE:
         raise ValueError(f"an adapter's scale must be a number, not {scale!r:.60}")
     found = Path(os.path.expanduser(path))
     return LoraAdapter(str(base_dir / found if base_dir is not None else found), float(scale))

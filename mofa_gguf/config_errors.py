@@ -11,6 +11,7 @@ from pydantic_settings import SettingsError
 
 from mofa_gguf.contract import ConfigError
 
+_LONGEST_SHOWN = 100
 _FIELD = re.compile(r'field "(\w+)"')
 # Where pydantic says what happened to it, and not what is wrong.
 _SAID = {"string_unicode": "holds bytes that are no UTF-8; write it otherwise, or rename the file"}
@@ -36,10 +37,23 @@ def config_error(
     found = [
         _SAID.get(each["type"], each["msg"]).removeprefix("Value error, ")
         for each in error.errors()
-        if each["loc"][:1] == problem["loc"][:1] and each["input"] == problem["input"]
+        if each["loc"][:1] == problem["loc"][:1] and _is_same(each["input"], problem["input"])
     ]
     message = ", or ".join(dict.fromkeys(each[0].lower() + each[1:] for each in found))
-    return ConfigError(f"{field} = {problem['input']!r}: {message}", field=field)
+    return ConfigError(f"{field} = {_shown(problem['input'])}: {message}", field=field)
+
+
+def _is_same(one: object, other: object) -> bool:
+    return one is other or bool(one == other)  # NaN is not itself
+
+
+def _shown(value: object) -> str:
+    """As Python writes it, unless that fills a page."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return "a number with too many digits"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _unknown_option(field: str, known: list[str]) -> ConfigError:

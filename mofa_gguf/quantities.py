@@ -6,6 +6,9 @@ import re
 
 FOREVER = -1.0
 """A duration without end."""
+_AGES = 1e12
+"""A duration that is no other to anybody."""
+_MOST_BYTES = 2**63 - 1
 
 _UNITS_OF_SIZE = {
     "": 1, "b": 1,
@@ -25,12 +28,18 @@ def read_bytes(value: object) -> int:
 
     Raises ValueError.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    match = _SIZE.fullmatch(value.strip().lower()) if isinstance(value, str) else None
-    if match is None or match[2] not in _UNITS_OF_SIZE:
+    n_bytes: float = -1
+    if isinstance(value, int) and not isinstance(value, bool):
+        n_bytes = value
+    elif isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip().lower())
+        if match is not None and match[2] in _UNITS_OF_SIZE:
+            n_bytes = float(match[1]) * _UNITS_OF_SIZE[match[2]]
+    if n_bytes < 0:
         raise ValueError("a size is a number of bytes or text such as '8GiB' or '500MB'")
-    return int(float(match[1]) * _UNITS_OF_SIZE[match[2]])
+    if n_bytes > _MOST_BYTES:
+        raise ValueError("a size must be less than 8 EiB")
+    return int(n_bytes)
 
 
 def read_seconds(value: object) -> float:
@@ -40,12 +49,12 @@ def read_seconds(value: object) -> float:
     """
     seconds: float | None = None
     if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = float(max(min(value, _AGES), -_AGES))
     elif isinstance(value, str):
         seconds = _read_text(value.strip().lower())
     if seconds is None or seconds != seconds:
         raise ValueError("a duration is a number of seconds or text such as '5m' or '1h30m'")
-    return FOREVER if seconds < 0 or seconds == float("inf") else seconds
+    return FOREVER if seconds < 0 or seconds >= _AGES else seconds
 
 
 def _read_text(text: str) -> float | None:

@@ -43,8 +43,12 @@ _MOFA_NAMES = {"default_model": "model", "timeout_secs": "timeout_s"}
 # MoFA's LLMConfig keys that its client, not a provider, acts on.
 _NOT_OURS = frozenset({"max_retries"})
 
-Context = Annotated[int, Field(ge=1)] | Literal["auto"]
-GpuLayers = Annotated[int, Field(ge=-1)] | Literal["auto", "all"]
+_MAX_INT32 = 2**31 - 1
+# Beyond, llama.cpp takes minutes to say what such a batch would need.
+_MOST_AT_ONCE = 2**20
+
+Context = Annotated[int, Field(ge=1, le=_MAX_INT32)] | Literal["auto"]
+GpuLayers = Annotated[int, Field(ge=-1, le=_MAX_INT32)] | Literal["auto", "all"]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Budget = Annotated[
     int | Literal["auto"],
@@ -98,7 +102,7 @@ class GGUFConfig(BaseSettings):
 
     n_ctx: Context = "auto"
     """Tokens of context; "auto" is what the model was trained for, bounded by memory."""
-    n_batch: int = Field(default=512, ge=1)
+    n_batch: int = Field(default=512, ge=1, le=_MOST_AT_ONCE)
     """Most tokens computed in one step of prefill."""
     n_threads: Threads | None = None
     """Threads for decoding; by default the physical cores this process may use."""
@@ -108,7 +112,7 @@ class GGUFConfig(BaseSettings):
     """Layers on the GPU: a number, "all" (or -1), or "auto": as many as fit."""
     require_gpu: bool = False
     """Fail with ProviderNotSupported, rather than run on the CPU, when there is no GPU."""
-    main_gpu: int = Field(default=0, ge=0)
+    main_gpu: int = Field(default=0, ge=0, le=_MAX_INT32)
     split_mode: SplitMode = "layer"
     tensor_split: tuple[Annotated[float, Field(ge=0)], ...] = ()
     """Share of the model for each GPU, in the order of the devices."""
@@ -135,7 +139,7 @@ class GGUFConfig(BaseSettings):
 
     max_parallel: int = Field(default=16, ge=1, le=256)
     """Requests that run at once, sharing one KV cache; more wait."""
-    max_queue: int = Field(default=64, ge=1)
+    max_queue: int = Field(default=64, ge=1, le=_MAX_INT32)
     """Requests that may wait; one more gets RateLimited."""
     prefix_memory: Budget = "auto"
     """Host memory for computed prefixes that gave way in the KV cache: bytes, ``512MiB``, 0 for
@@ -152,7 +156,7 @@ class GGUFConfig(BaseSettings):
     """Seconds a request may take after the model is loaded; then it gets Timeout."""
     default_temperature: float | None = Field(default=None, ge=0, le=2)
     """Where a request names none; else the model's own default, else 0.7."""
-    default_max_tokens: int | None = Field(default=None, ge=1)
+    default_max_tokens: int | None = Field(default=None, ge=1, le=_MAX_INT32)
     """Where a request names none; else the answer may fill the context."""
 
     memory_budget: Budget = "auto"
@@ -171,7 +175,7 @@ class GGUFConfig(BaseSettings):
 
     pooling: Pooling = "auto"
     """How token vectors become one embedding; "auto" is what the model's file says, else mean."""
-    n_embedding_batch: int = Field(default=2048, ge=1)
+    n_embedding_batch: int = Field(default=2048, ge=1, le=_MOST_AT_ONCE)
     """Most tokens embedded at once, and the longest text (or the trained context, if less)."""
     embedding_overflow: Literal["error", "truncate"] = "error"
     """A text longer than the model embeds: ContextLengthExceeded, or cut at the end."""

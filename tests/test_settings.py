@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,14 @@ def test_a_list_or_table_in_the_environment_that_is_no_json_is_named(
         ({"timeout_s": 0}, "timeout_s"),
         ({"flash_attn": "maybe"}, "flash_attn"),
         ({"model": ""}, "model"),
+        ({"n_batch": 2**20 + 1}, "n_batch"),
+        ({"n_embedding_batch": 2**31}, "n_embedding_batch"),
+        ({"n_ctx": 2**31}, "n_ctx"),
+        ({"memory_budget": 10**400}, "memory_budget"),
+        ({"memory_budget": "9" * 5000}, "memory_budget"),
+        ({"timeout_s": math.nan}, "timeout_s"),
+        ({"lora": [{"path": "a.gguf", "scale": 10**400}]}, "lora"),
+        ({"lora": [{"path": "a.gguf", "scale": math.nan}]}, "lora"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(options: dict[str, object], field: str) -> None:
@@ -82,6 +91,19 @@ def test_values_out_of_range_are_refused_by_name(options: dict[str, object], fie
         GGUFConfig(**{"model": "m.gguf", **options})
     assert caught.value.field == field
     assert field in str(caught.value)
+    assert caught.value.message.partition(": ")[2], "nothing says what is wrong"
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", sorted(GGUFConfig.model_fields))
+def test_no_option_has_an_error_of_another_kind_or_a_page_of_one(name: str) -> None:
+    huge = (10**400, -(10**400), 10**5000, "9" * 5000, [10**400], {"a": 1e308})
+    values = (*huge, math.inf, math.nan)
+    for value in values:
+        try:
+            GGUFConfig(**{"model": "m.gguf", name: value})
+        except ConfigError as error:
+            assert len(error.message) < 500
 
 
 def test_of_several_forms_that_a_value_may_have_each_is_told() -> None:
@@ -266,6 +288,8 @@ def test_sizes_are_read_as_people_write_them(text: object, n_bytes: int) -> None
         (-1, -1),
         ("-1", -1),
         ("-5m", -1),
+        (10**400, -1),
+        ("9" * 400, -1),
     ],
 )
 def test_durations_are_read_as_people_write_them(text: object, seconds: float) -> None:

@@ -28,6 +28,9 @@ sys.path.insert(0, str(ROOT))
 
 from mofa_gguf.convert.errors import TokenizerError  # noqa: E402
 from mofa_gguf.convert.tokenizer import build_vocabulary  # noqa: E402
+from mofa_gguf.convert.tokenizer.vocabulary_file import write_vocabulary_file  # noqa: E402
+from mofa_gguf.engine.errors import EngineError  # noqa: E402
+from mofa_gguf.engine.tokens.vocab_file import VocabFile  # noqa: E402
 from tests.convert.tokenizer import makers  # noqa: E402
 from tests.convert.tokenizer.mutations import mutate_bytes, mutate_json  # noqa: E402
 
@@ -109,14 +112,39 @@ def damaged(case: str, sound: dict[str, bytes], seed: str) -> dict[str, bytes]:
 
 
 def attempt(files: dict[str, bytes]) -> str:
-    """ "error" or "converted". Anything but TokenizerError goes through."""
+    """ "error" or "converted". Anything but TokenizerError goes through.
+
+    Twice: as a conversion does it that is not verified, and as one that is.
+    """
+    kinds = [attempt_once(files, is_read_back=is_read_back) for is_read_back in (False, True)]
+    if kinds[0] != kinds[1]:
+        raise AssertionError(f"{kinds[0]} before writing, {kinds[1]} when read back")
+    return kinds[0]
+
+
+def attempt_once(files: dict[str, bytes], *, is_read_back: bool) -> str:
+    """ "error" or "converted", of one way to build the vocabulary."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as temporary:
         folder = Path(temporary)
         for name, content in files.items():
             (folder / name).write_bytes(content)
         try:
-            vocabulary = build_vocabulary(folder, config={}, n_vocab=N_VOCAB, allow_mismatch=True)
-        except TokenizerError as error:
+            vocabulary = build_vocabulary(
+                folder,
+                config={},
+                n_vocab=N_VOCAB,
+                allow_mismatch=True,
+                is_read_back=is_read_back,
+            )
+            if vocabulary.judge_on is not None:
+                path = folder / "vocabulary.gguf"
+                write_vocabulary_file(path, vocabulary.metadata(), pre_tokenizer="default")
+                with VocabFile(path) as file:
+                    vocabulary.judge_on(file.vocab)
+        except (TokenizerError, EngineError) as error:
+            # The converter says EngineErrors in its own words.
+            if not is_read_back and isinstance(error, EngineError):
+                raise
             if not str(error) or len(str(error)) > 3000:
                 raise AssertionError(f"an error of {len(str(error))} characters") from error
             return "error"

@@ -105,7 +105,7 @@ def _check_copies(adapter: Adapter, family: Family) -> None:
         original = name.removeprefix("base_model.model.").replace(COPY, ".weight")
         copy = from_file(adapter.file, name)
         if original not in checkpoint.tensors or not _same(copy, stored(checkpoint, original)):
-            problem = f"differs from the base checkpoint's {original!r}; merge the adapter"
+            problem = f"differs from the base checkpoint's {original!r:.60}; merge the adapter"
             raise BadTensor(adapter.file.path, name, problem)
 
 
@@ -132,7 +132,7 @@ def _no_place(target: str, source: str) -> str:
             "has an adapter, but the base model's output matrix is its token embeddings, and "
             "llama.cpp cannot change one without the other; merge the adapter"
         )
-    return f"has an adapter, but llama.cpp counts none for {source!r}; merge the adapter"
+    return f"has an adapter, but llama.cpp counts none for {source!r:.100}; merge the adapter"
 
 
 def _together(adapter: Adapter, group: list[Pair]) -> Pair:
@@ -140,7 +140,7 @@ def _together(adapter: Adapter, group: list[Pair]) -> Pair:
     first = group[0]
     for pair in group:
         if _likeness(pair) != _likeness(first):
-            raise _bad(adapter, pair, f"differs in rank, type or alpha from {first.module!r}")
+            raise _bad(adapter, pair, f"differs in rank, type or alpha from {first.module!r:.100}")
     a, b = (stacked([getattr(pair, side) for pair in group]) for side in ("a", "b"))
     return replace(first, a=a, b=b)
 

@@ -49,8 +49,8 @@ def read_stored(checkpoint: Checkpoint, name: str) -> Weights:
         raise BadTensor(
             checkpoint.file_of(scale_name),
             scale_name,
-            f"has the shape {list(scales.shape)}; for {name!r} of shape {list(weights.shape)} in "
-            f"blocks of {list(block)} it must be {list(expected)}",
+            f"has the shape {list(scales.shape)}; for {name!r:.100} of shape "
+            f"{list(weights.shape)} in blocks of {list(block)} it must be {list(expected)}",
         )
     return _scaled(weights, scales, block)
 

@@ -7,7 +7,6 @@ llama.cpp, so every value is checked for its type and range where it is read.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mofa_gguf.convert.errors import CheckpointError
 MAX_JSON_BYTES = 64 * 1024 * 1024
 """Larger JSON files are refused; the index of a model with many shards has a few MB."""
 _MAX_INT32 = 2**31 - 1
+_MAX_FLOAT32 = 3.0e38
 
 
 def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> object:
@@ -119,8 +119,8 @@ class Config:
         self,
         *names: str,
         default: float | None = None,
-        minimum: float = -math.inf,
-        maximum: float = 3.0e38,
+        minimum: float = -_MAX_FLOAT32,
+        maximum: float = _MAX_FLOAT32,
     ) -> float:
         """A finite number between ``minimum`` and ``maximum`` (a 32-bit float holds it)."""
         name, value = self._find(names)
@@ -129,14 +129,14 @@ class Config:
         if (
             not isinstance(value, int | float)
             or isinstance(value, bool)
-            or not math.isfinite(value)
+            # Not isfinite, for which whole numbers of many digits are too large.
             or not minimum <= value <= maximum
         ):
             problem = "must be a number" if value is None else f"must not be {value!r:.60}"
             raise self.fail(name, problem)
         return float(value)
 
-    def numbers(self, name: str, *, length: int, minimum: float = -math.inf) -> list[float]:
+    def numbers(self, name: str, *, length: int, minimum: float = -_MAX_FLOAT32) -> list[float]:
         """A list of ``length`` finite numbers, each at least ``minimum``."""
         value = self.values.get(name)
         if not isinstance(value, list) or len(value) != length:

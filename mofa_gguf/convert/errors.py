@@ -82,7 +82,7 @@ class BadTensor(CheckpointError):
     """A tensor is missing, not expected, of the wrong shape, or holds NaN or infinity."""
 
     def __init__(self, path: Path | str, tensor: str, problem: str) -> None:
-        super().__init__(path, f"tensor {tensor!r} {problem}")
+        super().__init__(path, f"tensor {tensor!r:.100} {problem}")
         self.tensor = tensor
 
 
@@ -94,7 +94,7 @@ class UnknownQuantization(ConversionError):
     """There is no quantization of this name."""
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
-        super().__init__(f"there is no quantization {name!r}; there are {', '.join(known)}")
+        super().__init__(f"there is no quantization {name!r:.60}; there are {', '.join(known)}")
         self.name = name
         self.known = tuple(known)
 
@@ -121,7 +121,7 @@ class TypeChoiceError(ConversionError):
     """A tensor cannot be written in the type that was chosen for it."""
 
     def __init__(self, tensor: str, type_name: str, problem: str) -> None:
-        super().__init__(f"tensor {tensor!r} cannot become {type_name}: {problem}")
+        super().__init__(f"tensor {tensor!r:.100} cannot become {type_name}: {problem}")
         self.tensor = tensor
         self.type_name = type_name
         self.problem = problem

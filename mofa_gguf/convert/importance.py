@@ -62,7 +62,7 @@ class Importance:
             return None
         raise ImportanceError(
             self.path,
-            f"has {weights.size} weights for {name!r}, which needs {n_matrices * shape[-1]}; "
+            f"has {weights.size} weights for {name!r:.100}, which needs {n_matrices * shape[-1]}; "
             "compute it with the model that is being quantized",
         )
 
@@ -134,7 +134,7 @@ def _normalized(
     for tensor in header.tensors:
         if tensor.name.endswith((_SUMS, _COUNTS)):
             if tensor.type.name != "F32":
-                raise ImportanceError(path, f"is damaged: {tensor.name!r} is not F32")
+                raise ImportanceError(path, f"is damaged: {tensor.name!r:.100} is not F32")
             start = header.data_offset + tensor.offset
             values[tensor.name] = data[start : start + tensor.n_bytes].view(np.float32)
     stems = sorted({name.rsplit(".", 1)[0] for name in values})
@@ -143,9 +143,9 @@ def _normalized(
     for stem in stems:
         sums, counts = values.get(stem + _SUMS), values.get(stem + _COUNTS)
         if sums is None or counts is None or not counts.size or sums.size % counts.size:
-            raise ImportanceError(path, f"is damaged: sums and counts of {stem!r} do not fit")
+            raise ImportanceError(path, f"is damaged: sums and counts of {stem!r:.100} do not fit")
         if not np.isfinite(counts).all():
-            raise ImportanceError(path, f"is damaged: the counts of {stem!r} are no numbers")
+            raise ImportanceError(path, f"is damaged: the counts of {stem!r:.100} are no numbers")
         rounded = np.floor(counts + np.float32(0.5)).reshape(-1, 1)
         each = sums.reshape(counts.size, -1)
         ones = np.ones_like(each)

@@ -26,7 +26,9 @@ def read_mxfp4(checkpoint: Checkpoint, blocks_name: str, scales_name: str) -> We
     Raises BadTensor where blocks and scales do not fit, or a scale is no number.
     """
     if scales_name not in checkpoint.tensors:
-        raise BadTensor(checkpoint.folder, scales_name, f"is missing; {blocks_name!r} needs it")
+        raise BadTensor(
+            checkpoint.folder, scales_name, f"is missing; {blocks_name!r:.100} needs it"
+        )
     blocks, scales = stored(checkpoint, blocks_name), stored(checkpoint, scales_name)
     *shape, n_bytes = blocks.shape
     types = (blocks.dtype, scales.dtype)

@@ -130,7 +130,7 @@ def _check_header(headers: Sequence[GGUFHeader], plan: Plan, model: Model) -> st
         differing = sorted(set(found.items()) ^ set(planned.items()))
         raise CheckFailed(f"differs from the plan at {differing[0][0]}")
     if header.architecture != model.architecture:
-        raise CheckFailed(f"names the architecture {header.architecture!r}")
+        raise CheckFailed(f"names the architecture {header.architecture!r:.60}")
     return f"{len(found)} tensors as planned"
 
 

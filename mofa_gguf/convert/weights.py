@@ -118,8 +118,8 @@ def stacked(parts: Sequence[Weights]) -> Weights:
             raise BadTensor(
                 part.origin or "computed",
                 part.sources[0],
-                f"has the type {part.dtype}, but {first.sources[0]!r}, which it is stacked with, "
-                f"has {first.dtype}",
+                f"has the type {part.dtype}, but {first.sources[0]!r:.100}, which it is "
+                f"stacked with, has {first.dtype}",
             )
     n_rows = first.n_rows
 

@@ -177,7 +177,7 @@ class Family(ABC):
         for name in self.checkpoint.tensors:
             canonical = self.canonical(name)
             if canonical in available:
-                problem = f"is the same tensor as {available[canonical]!r}"
+                problem = f"is the same tensor as {available[canonical]!r:.100}"
                 raise BadTensor(self.checkpoint.file_of(name), name, problem)
             available[canonical] = name
         used: set[str] = set()

@@ -124,4 +124,4 @@ class Bert(Family):
     def _demand(self, name: str, value: str) -> None:
         found = self.config.string(name, default=value)
         if found != value:
-            raise self.config.fail(name, f"must be {value!r} for llama.cpp, not {found!r}")
+            raise self.config.fail(name, f"must be {value!r} for llama.cpp, not {found!r:.60}")

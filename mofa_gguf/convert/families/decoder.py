@@ -190,7 +190,7 @@ class Decoder(Family):
         if activation not in self.activations:
             raise self.config.fail(
                 self.activation_names[0],
-                f"must be {self.activations[0]} for llama.cpp, not {activation!r}",
+                f"must be {self.activations[0]} for llama.cpp, not {activation!r:.60}",
             )
         for name, value in self.fixed.items():
             found = self.config.values.get(name)

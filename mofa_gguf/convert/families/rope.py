@@ -55,7 +55,7 @@ class Rope:
         if self.kind == "longrope":
             return self._write_longrope(metadata, prefix)
         raise self.settings.fail(
-            "rope_type", f"{self.kind!r} is not known here; known are {', '.join(KINDS)}"
+            "rope_type", f"{self.kind!r:.60} is not known here; known are {', '.join(KINDS)}"
         )
 
     @property

@@ -119,7 +119,9 @@ class TokenizerJson:
             vocabulary = self._mapping(self.model.get("vocab"), "model.vocab")
             for text, token in vocabulary.items():
                 if type(token) is not int or not 0 <= token < MAX_TOKENS:
-                    raise self.broken(f"the vocabulary gives {text!r} the impossible id {token!r}")
+                    raise self.broken(
+                        f"the vocabulary gives {text!r:.60} the impossible id {token!r:.60}"
+                    )
             self._vocabulary = vocabulary
         return self._vocabulary
 

@@ -5,7 +5,6 @@ Key names: src/llama-arch.cpp. llama.cpp applies them where its user says nothin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,6 +45,6 @@ def _number(config: Mapping[str, object], name: str, path: Path) -> float | None
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TokenizerError(f"{path}: {name} is {value!r:.40}, which is no number")
-    if not math.isfinite(value) or not 0 <= value <= _LIMIT:
+    if not 0 <= value <= _LIMIT:
         raise TokenizerError(f"{path}: {name} is {value!r:.40}, which is out of range")
     return float(value)

@@ -133,7 +133,7 @@ def _from_document(document: TokenizerJson, folder: Path, *, n_vocab: int) -> To
         tables = _document_tables(document, folder, n_vocab=n_vocab)
         warnings.append(
             f"{len(moved)} added tokens have other ids than {document.path.name} says, because the "
-            f"tokenizers library counts on from the vocabulary ({moved[0].content!r}: "
+            f"tokenizers library counts on from the vocabulary ({moved[0].content!r:.60}: "
             f"{ids[moved[0].content]}, not {moved[0].id})"
         )
     within = document.within(n_vocab)

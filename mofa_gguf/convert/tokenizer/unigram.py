@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 from collections.abc import Sequence
 
 from mofa_gguf.convert.errors import TokenizerError
@@ -14,6 +13,8 @@ from mofa_gguf.convert.tokenizer.hf_json import AddedToken, TokenizerJson
 from mofa_gguf.convert.tokenizer.sentencepiece_model import SentencePieceModel
 from mofa_gguf.convert.tokenizer.spm import BYTE_TOKEN, place_pieces, prepends_space
 from mofa_gguf.convert.tokenizer.vocabulary import KindVocabulary, TokenTable, TokenType
+
+_MAX_SCORE = 1e30
 
 
 def read_unigram_model(
@@ -66,8 +67,7 @@ def _scored_vocabulary(source: TokenizerJson) -> list[tuple[str, float]]:
             or not isinstance(entry[0], str)
             or isinstance(entry[1], bool)
             or not isinstance(entry[1], int | float)
-            or not math.isfinite(entry[1])
-            or abs(entry[1]) > 1e30
+            or not -_MAX_SCORE <= entry[1] <= _MAX_SCORE
         ):
             raise source.broken(f"{entry!r:.60} is no token with a score")
         vocabulary.append((entry[0], float(entry[1])))

@@ -106,7 +106,7 @@ class TokenTable:
         if lost:
             token, text = lost[0], self._dropped[lost[0]]
             raise TokenizerError(
-                f"token {token} ({text!r}) lies beyond the model's {self.n_vocab} embeddings; "
+                f"token {token} ({text!r:.60}) lies beyond the model's {self.n_vocab} embeddings; "
                 "the tokenizer and the weights do not belong together"
             )
         if self._dropped:
@@ -139,7 +139,7 @@ class TokenTable:
                 self._types[token] = int(TokenType.UNUSED)
                 if text is not None:
                     self.warnings.append(
-                        f"token {token} has the text of an earlier one ({visible!r}) "
+                        f"token {token} has the text of an earlier one ({visible!r:.60}) "
                         "and cannot be reached"
                     )
                 visible = f"[PAD{token}]"

@@ -24,7 +24,7 @@ def read_wordpiece(source: TokenizerJson, *, n_vocab: int) -> KindVocabulary:
     table = TokenTable(n_vocab, added=added)
     vocabulary = source.vocabulary_mapping()
     if unknown not in vocabulary:
-        raise source.broken(f"the unknown token {unknown!r} is not in the vocabulary")
+        raise source.broken(f"the unknown token {unknown!r:.60} is not in the vocabulary")
     texts = dict(zip(vocabulary.values(), vocabulary, strict=True))
     for token in (vocabulary[unknown], *added):
         texts.pop(token, None)

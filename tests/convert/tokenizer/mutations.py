@@ -7,7 +7,24 @@ from typing import Any
 
 # JSON's values of every kind, among them those that break what counts on sizes, signs and types.
 _LEAVES: tuple[Any, ...] = (
-    *(None, True, False, 0, 1, -1, 255, 2**31, 2**32, 2**63, 2**70, -(2**63), 1e308, -0.0, 0.5),
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        255,
+        2**31,
+        2**32,
+        2**63,
+        2**70,
+        -(2**63),
+        10**400,
+        1e308,
+        -0.0,
+        0.5,
+    ),
     *("", "a", " ", "\0", "\u2581", "<unk>", "\ud800", "\U0010ffff", "x" * 10_000, "(", "(a*)*b"),
     *([], {}, [[]], [0], ["a", "b"], {"type": "Sequence"}, {"a": {"b": {}}}, [None] * 100),
 )

@@ -19,6 +19,7 @@ from tests.convert.tokenizer.makers import (
     as_hugging_face,
     plain,
     train_sentencepiece,
+    unigram_json,
     write_json,
 )
 
@@ -137,6 +138,17 @@ def test_a_unigram_model_becomes_llama_cpps_t5(name: str, tmp_path: Path) -> Non
     assert data["tokenizer.ggml.add_eos_token"] is True
     model = parse_sentencepiece((tmp_path / name).read_bytes(), name)
     assert data["tokenizer.ggml.precompiled_charsmap"] == model.precompiled_charsmap != b""
+
+
+@pytest.mark.parametrize("score", [10**400, -(10**400), 1e300, "0", True, None])
+def test_a_unigram_score_that_is_no_sensible_number_is_refused(
+    score: object, tmp_path: Path
+) -> None:
+    document = json.loads(unigram_json(tmp_path))
+    document["model"]["vocab"][5][1] = score
+    write_json(tmp_path, "tokenizer.json", document)
+    with pytest.raises(TokenizerError, match=r"is no token with a score|cannot load it"):
+        build_vocabulary(tmp_path, config={}, n_vocab=700)
 
 
 def test_a_unigram_tokenizer_json_is_read_like_its_model(tmp_path: Path) -> None:

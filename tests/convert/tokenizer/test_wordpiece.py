@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,16 @@ def test_vocab_txt_without_the_tokens_of_bert_is_refused(tmp_path: Path) -> None
     (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\nword\n", encoding="utf-8")
     with pytest.raises(TokenizerError, match=r"has no \[SEP\]"):
         build_vocabulary(tmp_path, config={}, n_vocab=3)
+
+
+def test_an_unknown_token_that_is_none_is_named_in_a_line(tmp_path: Path) -> None:
+    tokenizer = train_wordpiece()
+    document = json.loads(tokenizer.to_str())
+    document["model"]["unk_token"] = "x" * 10_000
+    write_json(tmp_path, "tokenizer.json", document)
+    with pytest.raises(TokenizerError, match="the unknown token 'xxx") as caught:
+        build(tmp_path, tokenizer)
+    assert len(str(caught.value)) < 300
 
 
 def test_a_wordpiece_without_surrounding_tokens_is_refused(tmp_path: Path) -> None:
