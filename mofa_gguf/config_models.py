@@ -26,6 +26,14 @@ def with_tables(values: Any) -> Any:
     return {"model": next(iter(tables)), **values, "models": tables}
 
 
+def heard_of_chosen(heard: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What the environment says; of its ``warm_up`` only names of models that are ``chosen``."""
+    names, models = heard.get("warm_up"), chosen.get("models") or ()
+    if not isinstance(names, list):
+        return dict(heard)
+    return {**heard, "warm_up": [name for name in names if name in models]}
+
+
 def check_tables(
     models: Mapping[str, Mapping[str, Any]], *, default: str, warm_up: bool | tuple[str, ...]
 ) -> None:

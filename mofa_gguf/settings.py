@@ -19,7 +19,7 @@ from pydantic_settings import (
 
 from mofa_gguf.adapters import read_adapters
 from mofa_gguf.config_errors import config_error
-from mofa_gguf.config_models import check_tables, with_tables
+from mofa_gguf.config_models import check_tables, heard_of_chosen, with_tables
 from mofa_gguf.config_paths import BUNDLED as BUNDLED
 from mofa_gguf.config_paths import Folder, PathText, paths_from
 from mofa_gguf.contract import ConfigError
@@ -256,7 +256,8 @@ class GGUFConfig(BaseSettings):
 
         A relative path in ``model``, ``draft_model``, ``lora`` or ``cache_dir`` counts from
         ``base_dir``. Of the options named in ``chosen`` the environment has nothing to say: one
-        that is not given has its default. Raises ConfigError.
+        that is not given has its default; and of models that were not chosen neither. Raises
+        ConfigError.
         """
         values: dict[str, Any] = {}
         for key, value in options.items():
@@ -270,6 +271,8 @@ class GGUFConfig(BaseSettings):
             heard = EnvSettingsSource(cls)()
         except SettingsError as error:
             raise cls._config_error(error) from error
+        if "models" in chosen:
+            heard = heard_of_chosen(heard, values)
         values.update({name: value for name, value in heard.items() if name not in chosen})
         defaults = {
             name: field.get_default(call_default_factory=True)

@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "engine.files.header",
         # A dry run tells the memory that a model takes, as the engine plans it.
         "engine.planning.fit",
+        "engine.planning.facts",
         "engine.errors",
     ),
     "store": ("convert",),

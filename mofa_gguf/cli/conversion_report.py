@@ -59,8 +59,9 @@ def shown_memory(memory: MemoryEstimate) -> str:
     """The sum and what it is made of."""
     from mofa_gguf.cli.output import size
 
+    of_text = "at a time" if memory.only_embeds else "of context"
     return (
-        f"about {size(memory.n_bytes)} with {memory.n_ctx} tokens of context: weights "
+        f"about {size(memory.n_bytes)} with {memory.n_ctx} tokens {of_text}: weights "
         f"{size(memory.weights)}, KV cache {size(memory.kv_cache)}, buffers "
         f"{size(memory.allowance)}"
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from mofa_gguf.convert.parts import Part
 from mofa_gguf.engine.errors import EngineError
 from mofa_gguf.engine.files.header import read_header
+from mofa_gguf.engine.planning.facts import only_embeds
 from mofa_gguf.engine.planning.fit import plan_unbounded
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,8 @@ class MemoryEstimate:
     """
 
     n_ctx: int
-    """Of a model that only embeds: the tokens that it reads at once."""
+    """Where ``only_embeds``, the tokens that it reads at once."""
+    only_embeds: bool
     weights: int
     kv_cache: int
     """In 16 bits a value."""
@@ -52,13 +54,15 @@ def memory_to_run(part: Part, n_ctx: int | None = None) -> MemoryEstimate | None
             with path.open("wb") as file:
                 file.write(part.header)
                 file.truncate(part.n_bytes)
-            load = plan_unbounded(read_header(path), n_ctx=n_ctx)
+            header = read_header(path)
+            load = plan_unbounded(header, n_ctx=n_ctx)
     except (EngineError, OSError) as error:
         logger.info("the memory to run %s is not known: %s", part.path.name, error)
         return None
     host = load.plan.host
     return MemoryEstimate(
         n_ctx=load.plan.n_ctx,
+        only_embeds=only_embeds(header),
         weights=host.weights,
         kv_cache=host.cache,
         allowance=host.compute + host.other,

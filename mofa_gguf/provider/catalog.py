@@ -42,7 +42,7 @@ class Catalog:
         close = difflib.get_close_matches(model, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ModelNotFound(
-            f"{model!r} is not loaded here; {hint}this provider has {', '.join(known)}",
+            f"{model!r:.100} is not loaded here; {hint}this provider has {', '.join(known)}",
             model=model,
             known=known,
         )

@@ -142,6 +142,25 @@ def test_models_that_are_warmed_up_by_name_may_be_chosen_singly(
         assert opened.provider.default_model() == "b"
 
 
+@pytest.mark.parametrize("names", ['["a"]', '["a", "b"]', "true", "false"])
+@pytest.mark.parametrize("name", ["a", "b", "single"])
+def test_what_the_environment_warms_up_may_be_chosen_singly(
+    name: str,
+    names: str,
+    prepared: list[GGUFConfig],
+    several: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    several.write_text(
+        f'{SEVERAL}[providers.one]\nprovider = "gguf"\nname = "single"\nmodel = "single.gguf"\n'
+    )
+    monkeypatch.setenv("MOFA_GGUF_WARM_UP", names)
+    with open_client(Choice(name)) as opened:
+        assert opened.provider.default_model() == name
+        if name != "single":
+            assert prepared[0].warm_up is (names == "true" or f'"{name}"' in names)
+
+
 @pytest.mark.parametrize("variable", ["MODEL", "NAME", "MODELS"])
 @pytest.mark.parametrize("name", ["a", "b", "single"])
 def test_the_name_that_was_typed_goes_before_the_environment(

@@ -51,6 +51,14 @@ def test_a_dry_run_lists_every_tensor_and_writes_nothing(run: Run, checkpoint: P
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_a_dry_run_of_a_model_that_embeds_tells_how_much_it_reads_at_once(run: Run) -> None:
+    folder = Path(__file__).resolve().parents[1] / "data" / "parity" / "distilbert"
+    result = run("convert", folder, "-q", "F32", "--dry-run", "--n-ctx", "512")
+    assert result.code == 0, result.err
+    assert "tokens at a time: weights " in " ".join(result.out.split())
+    assert "tokens of context" not in result.out
+
+
 def test_the_architectures_are_listed_without_a_source(run: Run) -> None:
     result = run("convert", "--list")
     assert (result.code, result.err) == (0, "")

@@ -25,6 +25,8 @@ from mofa_gguf.engine.tokens.vocab import Vocab
 _N_CACHED_GRAMMARS = 64
 # Real schemas stay far below: the states of a lexer take one to two kilobytes each.
 _MAX_LEXER_STATES = 50_000
+# llguidance repeats the grammar's line that it does not understand.
+_LONGEST_PROBLEM = 600
 _MAX_PIECE_BYTES = 64
 _SAMPLE = 'Is it {"a": 1, "B": [true, "x y"]}?'
 
@@ -255,4 +257,5 @@ def _compile(tokenizer: Any, grammar: Grammar) -> Any:
 
 
 def _one_line(problem: object) -> str:
-    return " ".join(str(problem).split())
+    line = " ".join(str(problem).split())
+    return line if len(line) <= _LONGEST_PROBLEM else f"{line[:_LONGEST_PROBLEM]}..."

@@ -293,6 +293,12 @@ def test_a_broken_grammar_is_refused(factory: ConstraintFactory, grammar: str) -
         factory.lark(grammar)
 
 
+def test_a_broken_line_of_many_characters_is_not_repeated_whole(factory: ConstraintFactory) -> None:
+    with pytest.raises(ConstraintError, match=r"the grammar cannot be enforced: .*999") as caught:
+        factory.lark("9" * 5000)
+    assert len(str(caught.value)) < 1000
+
+
 def deep_schema() -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "string"}
     for _ in range(100_000):
