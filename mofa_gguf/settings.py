@@ -6,35 +6,43 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
     InitSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
 )
 
-from mofa_gguf.adapters import read_adapters
 from mofa_gguf.config_errors import config_error
 from mofa_gguf.config_models import check_tables, heard_of_chosen, with_tables
 from mofa_gguf.config_paths import BUNDLED as BUNDLED
 from mofa_gguf.config_paths import Folder, PathText, paths_from
+from mofa_gguf.config_values import (
+    Adapters,
+    AtOnce,
+    Budget,
+    Context,
+    Count,
+    GpuLayers,
+    Index,
+    KeepAlive,
+    Threads,
+)
 from mofa_gguf.contract import ConfigError
 from mofa_gguf.engine.options import (
     CacheType,
     EngineOptions,
     FlashAttention,
-    LoraAdapter,
     Numa,
     Pooling,
     Probe,
     Speculation,
     SplitMode,
 )
-from mofa_gguf.quantities import FOREVER, read_bytes, read_seconds
+from mofa_gguf.quantities import FOREVER
 
 ENVIRONMENT_PREFIX = "MOFA_GGUF_"
 
@@ -42,20 +50,6 @@ ENVIRONMENT_PREFIX = "MOFA_GGUF_"
 _MOFA_NAMES = {"default_model": "model", "timeout_secs": "timeout_s"}
 # MoFA's LLMConfig keys that its client, not a provider, acts on.
 _NOT_OURS = frozenset({"max_retries"})
-
-_MAX_INT32 = 2**31 - 1
-# Beyond, llama.cpp takes minutes to say what such a batch would need.
-_MOST_AT_ONCE = 2**20
-
-Context = Annotated[int, Field(ge=1, le=_MAX_INT32)] | Literal["auto"]
-GpuLayers = Annotated[int, Field(ge=-1, le=_MAX_INT32)] | Literal["auto", "all"]
-Threads = Annotated[int, Field(ge=1, le=1024)]
-Budget = Annotated[
-    int | Literal["auto"],
-    BeforeValidator(lambda value: value if value == "auto" else read_bytes(value)),
-]
-KeepAlive = Annotated[float, BeforeValidator(read_seconds)]
-Adapters = Annotated[tuple[LoraAdapter, ...], NoDecode, BeforeValidator(read_adapters)]
 
 
 class _Environment(EnvSettingsSource):
@@ -102,7 +96,7 @@ class GGUFConfig(BaseSettings):
 
     n_ctx: Context = "auto"
     """Tokens of context; "auto" is what the model was trained for, bounded by memory."""
-    n_batch: int = Field(default=512, ge=1, le=_MOST_AT_ONCE)
+    n_batch: AtOnce = 512
     """Most tokens computed in one step of prefill."""
     n_threads: Threads | None = None
     """Threads for decoding; by default the physical cores this process may use."""
@@ -112,7 +106,7 @@ class GGUFConfig(BaseSettings):
     """Layers on the GPU: a number, "all" (or -1), or "auto": as many as fit."""
     require_gpu: bool = False
     """Fail with ProviderNotSupported, rather than run on the CPU, when there is no GPU."""
-    main_gpu: int = Field(default=0, ge=0, le=_MAX_INT32)
+    main_gpu: Index = 0
     split_mode: SplitMode = "layer"
     tensor_split: tuple[Annotated[float, Field(ge=0)], ...] = ()
     """Share of the model for each GPU, in the order of the devices."""
@@ -139,7 +133,7 @@ class GGUFConfig(BaseSettings):
 
     max_parallel: int = Field(default=16, ge=1, le=256)
     """Requests that run at once, sharing one KV cache; more wait."""
-    max_queue: int = Field(default=64, ge=1, le=_MAX_INT32)
+    max_queue: Count = 64
     """Requests that may wait; one more gets RateLimited."""
     prefix_memory: Budget = "auto"
     """Host memory for computed prefixes that gave way in the KV cache: bytes, ``512MiB``, 0 for
@@ -156,7 +150,7 @@ class GGUFConfig(BaseSettings):
     """Seconds a request may take after the model is loaded; then it gets Timeout."""
     default_temperature: float | None = Field(default=None, ge=0, le=2)
     """Where a request names none; else the model's own default, else 0.7."""
-    default_max_tokens: int | None = Field(default=None, ge=1, le=_MAX_INT32)
+    default_max_tokens: Count | None = None
     """Where a request names none; else the answer may fill the context."""
 
     memory_budget: Budget = "auto"
@@ -175,7 +169,7 @@ class GGUFConfig(BaseSettings):
 
     pooling: Pooling = "auto"
     """How token vectors become one embedding; "auto" is what the model's file says, else mean."""
-    n_embedding_batch: int = Field(default=2048, ge=1, le=_MOST_AT_ONCE)
+    n_embedding_batch: AtOnce = 2048
     """Most tokens embedded at once, and the longest text (or the trained context, if less)."""
     embedding_overflow: Literal["error", "truncate"] = "error"
     """A text longer than the model embeds: ContextLengthExceeded, or cut at the end."""
