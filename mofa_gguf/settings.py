@@ -68,11 +68,15 @@ class GGUFConfig(BaseSettings):
     """Options of one :class:`~mofa_gguf.GGUFProvider`.
 
     What the caller leaves out comes from ``MOFA_GGUF_<OPTION>`` environment variables, then from
-    the defaults here. Raises ConfigError for an unknown option or a value out of range.
+    the defaults here; an empty variable says nothing. Raises ConfigError for an unknown option or a value out of range.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True, protected_namespaces=()
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
     )
 
     model: PathText

@@ -41,6 +41,15 @@ def test_the_environment_goes_before_a_config_file(monkeypatch: pytest.MonkeyPat
     assert config.n_gpu_layers == 0
 
 
+@pytest.mark.parametrize("name", ["n_ctx", "draft_model", "lora", "models", "warm_up"])
+def test_an_empty_variable_says_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"MOFA_GGUF_{name.upper()}", "")
+    for config in (GGUFConfig(model="m.gguf"), GGUFConfig.from_options({"model": "m.gguf"})):
+        assert getattr(config, name) == GGUFConfig.model_fields[name].get_default(
+            call_default_factory=True
+        )
+
+
 def test_a_bad_value_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOFA_GGUF_N_CTX", "plenty")
     with pytest.raises(ConfigError) as caught:
