@@ -11,9 +11,14 @@ import signal
 import sys
 from types import FrameType
 
-INTERRUPTED = 130
-_LEAVES_NOTHING = ("convert", "quantize")
+from mofa_gguf import unfinished
+
+_BY_SIGNAL = 128
+"""What a shell adds to the number of the signal that ended a program."""
+INTERRUPTED = _BY_SIGNAL + signal.SIGINT
+_ONLY_WRITE = ("convert", "quantize", "imatrix")
 """Commands whose work is in a file when they end: no threads, nothing that waits for an exit."""
+_ENDINGS = ("SIGINT", "SIGTERM", "SIGHUP")
 _ALLOCATIONS_A_COLLECTION = 300_000
 
 
@@ -23,6 +28,11 @@ def main() -> int:
     is_heard = before is signal.default_int_handler  # it may be ignored, as in a background job
     if is_heard:
         signal.signal(signal.SIGINT, _leave)
+    ends_at_once = _only_writes() and os.name == "posix"  # elsewhere open files cannot be removed
+    if ends_at_once:
+        for name in _ENDINGS:
+            if signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:
+                signal.signal(getattr(signal, name), _leave)
     # Modules and vocabularies are no garbage: looking through them again and again, and once more
     # at the end, is a sixth of what converting a small model takes.
     gc.set_threshold(_ALLOCATIONS_A_COLLECTION)
@@ -31,7 +41,7 @@ def main() -> int:
     from mofa_gguf.cli.main import main as run
 
     try:
-        if is_heard:
+        if is_heard and not ends_at_once:
             signal.signal(signal.SIGINT, before)
         code = run()
     except KeyboardInterrupt:
@@ -49,9 +59,13 @@ def program() -> None:
     so its end is not Python's.
     """
     code = main()
-    if sys.argv[1:2] and sys.argv[1] in _LEAVES_NOTHING and _is_said():
+    if _only_writes() and _is_said():
         os._exit(code)
     sys.exit(code)
+
+
+def _only_writes() -> bool:
+    return sys.argv[1:2] != [] and sys.argv[1] in _ONLY_WRITE
 
 
 def _is_said() -> bool:
@@ -66,12 +80,12 @@ def _is_said() -> bool:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """End the process: nothing has begun yet, or is left, that could be left half done.
+    """End the process: nothing has begun yet, or is left, or what is unfinished is undone.
 
     An exception would not always arrive: it is printed and forgotten where the import system calls
     back, and a module may make another one of it.
     """
-    os._exit(INTERRUPTED)
+    unfinished.end(_BY_SIGNAL + number)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,8 @@ class GGUFConfig(BaseSettings):
     """Options of one :class:`~mofa_gguf.GGUFProvider`.
 
     What the caller leaves out comes from ``MOFA_GGUF_<OPTION>`` environment variables, then from
-    the defaults here; an empty variable says nothing. Raises ConfigError for an unknown option or a value out of range.
+    the defaults here; an empty variable says nothing. Raises ConfigError for an unknown option or
+    a value out of range.
     """
 
     model_config = SettingsConfigDict(

@@ -45,7 +45,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "engine.planning.fit",
         "engine.planning.facts",
         "engine.errors",
+        # Files that go where the process ends.
+        "unfinished",
     ),
+    "unfinished": (),
     "store": ("convert",),
     # Plain values for the room below, in the contract's terms.
     "settings": (
@@ -94,6 +97,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "engine.planning.plan",
         "engine.planning.whole",
         "engine.machine.rpc",
+        "unfinished",
     ),
     "data": (),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +22,7 @@ from rich.text import Text
 
 from mofa_gguf.cli.output import console
 from mofa_gguf.cli.steps import Step
+from mofa_gguf.unfinished import Unfinished
 
 
 class _Counted(ProgressColumn):
@@ -67,18 +70,29 @@ class Bars:
             self._task = None
 
 
+def _write(text: bytes) -> None:
+    """Past Python's buffers, which may be in use at this moment."""
+    os.write(sys.stderr.fileno(), text)
+
+
 @contextmanager
 def bars_on_terminal() -> Iterator[Bars]:
     """Bars on standard error, moving while the block runs."""
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
-        _Counted(DownloadColumn()),
-        _Counted(TransferSpeedColumn()),
-        _Counted(TimeRemainingColumn(compact=True, elapsed_when_finished=True)),
-        TextColumn("{task.fields[detail]}", style="dim", markup=False),
-        console=console(error=True),
-    ) as progress:
+    shown = console(error=True)
+    # Rich hides the cursor while bars move.
+    end = b"\n" if shown.is_dumb_terminal else b"\x1b[?25h\n"
+    with (
+        Unfinished(lambda: _write(end)),
+        Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            _Counted(DownloadColumn()),
+            _Counted(TransferSpeedColumn()),
+            _Counted(TimeRemainingColumn(compact=True, elapsed_when_finished=True)),
+            TextColumn("{task.fields[detail]}", style="dim", markup=False),
+            console=shown,
+        ) as progress,
+    ):
         bars = Bars(progress)
         try:
             yield bars

@@ -7,11 +7,10 @@ and no data, which takes hardly any room on the disk.
 from __future__ import annotations
 
 import logging
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from mofa_gguf.convert.parts import Part
+from mofa_gguf.convert.scratch import scratch_folder
 from mofa_gguf.engine.errors import EngineError
 from mofa_gguf.engine.files.header import read_header
 from mofa_gguf.engine.planning.facts import only_embeds
@@ -49,8 +48,8 @@ def memory_to_run(part: Part, n_ctx: int | None = None) -> MemoryEstimate | None
     the engine would not load, and where there is no place for temporary files of its size.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="mofa-gguf-") as folder:
-            path = Path(folder) / "planned.gguf"
+        with scratch_folder() as folder:
+            path = folder / "planned.gguf"
             with path.open("wb") as file:
                 file.write(part.header)
                 file.truncate(part.n_bytes)

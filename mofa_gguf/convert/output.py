@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from mofa_gguf.convert.errors import OutputError
+from mofa_gguf.unfinished import Unfinished
 
 _LONGEST = 50  # characters of a name, of which the file system takes 255 bytes
 _WHY = {
@@ -85,15 +86,20 @@ class PartialFile:
     OutputError where the folder does not take the file.
     """
 
+    file: BinaryIO
     _syncing: Future[None] | None = None
 
     def __init__(self, target: Path, path: Path | None = None) -> None:
         self.target = target
         self.path = path or partial_path(target)
+        self._unfinished = Unfinished(self._remove)
+
+    def begin(self) -> None:
+        """Make the file."""
         try:
-            self.file: BinaryIO = self.path.open("xb")
+            self.file = self.path.open("xb")
         except OSError as error:
-            raise output_error(target, error) from error
+            raise output_error(self.target, error) from error
 
     def flush(self) -> None:
         """Let others see everything that was written."""
@@ -137,7 +143,16 @@ class PartialFile:
         with contextlib.suppress(OSError):
             self.file.close()
 
+    def _remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
     def __enter__(self) -> PartialFile:
+        self._unfinished.__enter__()
+        try:
+            self.begin()
+        except BaseException:  # an interrupt just behind the making
+            self._remove()
+            raise
         return self
 
     def __exit__(
@@ -149,4 +164,5 @@ class PartialFile:
         try:
             self.close()
         finally:  # Ctrl-C again, while the disk is waited for
-            self.path.unlink(missing_ok=True)
+            self._remove()
+            self._unfinished.__exit__(kind, error, trace)

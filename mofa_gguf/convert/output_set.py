@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mofa_gguf.convert.output import PartialFile, output_error, partial_path
+from mofa_gguf.unfinished import Unfinished, Whole
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +24,8 @@ class PartialSet:
 
     def __init__(self, targets: Sequence[Path]) -> None:
         self.targets = tuple(targets)
-        first = self.targets[0]
-        self._folder = partial_path(first)
-        try:
-            self._folder.mkdir()
-        except OSError as error:
-            raise output_error(first, error) from error
+        self._folder = partial_path(self.targets[0])
+        self._unfinished = Unfinished(self._remove)
         self.files: list[PartialFile] = []
         self._holds_others = False
 
@@ -40,6 +37,7 @@ class PartialSet:
     def open(self, i: int) -> PartialFile:
         """Begin part ``i``."""
         file = PartialFile(self.targets[i], self._folder / self.targets[i].name)
+        file.begin()
         self.files.append(file)
         return file
 
@@ -47,6 +45,10 @@ class PartialSet:
         """Give all parts their names, in place of files that have them; all or none."""
         for file in self.files:
             file.finish()
+        with Whole():
+            self._move()
+
+    def _move(self) -> None:
         moved: list[tuple[Path, Path]] = []
         try:
             # The first part last: as long as it is missing, nobody takes the set for whole.
@@ -67,7 +69,19 @@ class PartialSet:
                 raise output_error(self.targets[0], error) from error
             raise
 
+    def _remove(self) -> None:
+        if not self._holds_others:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
     def __enter__(self) -> PartialSet:
+        self._unfinished.__enter__()
+        try:
+            self._folder.mkdir()
+        except OSError as error:
+            raise output_error(self.targets[0], error) from error
+        except BaseException:  # an interrupt just behind the making
+            self._remove()
+            raise
         return self
 
     def __exit__(
@@ -78,9 +92,9 @@ class PartialSet:
     ) -> None:
         for file in self.files:
             file.close()
+        self._remove()
         if self._holds_others:
             logger.error("%s holds files that could not be put back in place", self._folder)
-            return
-        shutil.rmtree(self._folder, ignore_errors=True)
-        if self._folder.exists():
+        elif self._folder.exists():
             logger.warning("%s could not be removed", self._folder)
+        self._unfinished.__exit__(kind, error, trace)

@@ -15,8 +15,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -217,12 +217,17 @@ def apart(
     llama.cpp computes with OpenMP, which keeps a team of threads for every thread that ever asked
     for one. Where all of them are more than the cores, libgomp lets them sleep between one piece of
     work and the next: steps of the engine took 31 ms in place of 10. The team of a thread that has
-    ended is gone. Whoever waits and is interrupted has ``stop`` called with that, and waits on;
-    ``discard`` gets what came all the same.
+    ended is gone. Whoever waits and is interrupted has ``stop`` called with that, and waits on,
+    however often; ``discard`` gets what came all the same.
     """
     future: Future[_T] = Future()
+    # Taken by the thread when it begins, or by who is interrupted before: a thread that begins
+    # later would use what has been closed meanwhile.
+    begun = threading.Lock()
 
     def run() -> None:
+        if not begun.acquire(blocking=False):
+            return
         try:
             future.set_result(function())
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
@@ -233,9 +238,17 @@ def apart(
         thread.start()
         thread.join()
     except BaseException as error:  # an interrupt, or what a signal's handler raises
-        if thread.ident is not None:
+        if not begun.acquire(blocking=False):
             stop(error)
-            if future.exception() is None:  # waits for it
+            _outlast(future)
+            if future.exception() is None:
                 discard(future.result())
         raise
     return future.result()
+
+
+def _outlast(future: Future[_T]) -> None:
+    """Wait until it is done, whatever else is heard meanwhile: memory that is in use stays."""
+    while not future.done():
+        with suppress(BaseException):
+            wait([future])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.cli.tiny_checkpoint import write_tiny_checkpoint
 from tests.conftest import REPOSITORY
 
 # Sends the process Ctrl-C where a module is first looked for.
@@ -138,4 +141,120 @@ def test_little_is_imported_before_ctrl_c_is_provided_for() -> None:
     slow = {"typing", "re", "pathlib", "dataclasses", "inspect", "importlib.metadata"}
     assert not slow & set(result.stdout.split())
     ours = [name for name in result.stdout.split() if name.startswith("mofa_gguf")]
-    assert ours == ["mofa_gguf", "mofa_gguf.__main__", "mofa_gguf.convert"]
+    assert ours == [
+        "mofa_gguf",
+        "mofa_gguf.__main__",
+        "mofa_gguf.convert",
+        "mofa_gguf.unfinished",
+    ]
+
+
+# Runs a command that is sent a signal just behind the {nth} call of a function.
+AT_WORK = """
+import importlib, os, pathlib, signal, sys, weakref
+
+_, module, name, number, in_callback, *arguments = sys.argv
+module = importlib.import_module(module)
+owner_name, _, attribute = name.rpartition(".")
+owner = getattr(module, owner_name) if owner_name else module
+usual = getattr(owner, attribute)
+
+class Some:
+    pass
+
+def told(*given, **named):
+    result = usual(*given, **named)
+    setattr(owner, attribute, usual)
+    if in_callback == "yes":
+        some = Some()
+        kept = weakref.ref(some, lambda _: os.kill(os.getpid(), int(number)))
+        del some
+    else:
+        os.kill(os.getpid(), int(number))
+    return result
+
+setattr(owner, attribute, told)
+sys.argv[:] = ["mofa-gguf", *arguments]
+from mofa_gguf.__main__ import program
+program()
+"""
+CALLS = {
+    "a file is made": ("mofa_gguf.convert.output", "PartialFile.begin"),
+    "a folder is made": ("pathlib", "Path.mkdir"),
+    "tensors are planned": ("mofa_gguf.convert.pipeline", "make_plan"),
+    "the file is written": ("mofa_gguf.convert.delivery", "write_gguf"),
+    "the file is loaded": ("mofa_gguf.engine.models.model", "Model.load"),
+    "a part is named": ("pathlib", "Path.replace"),
+    "the file is named": ("mofa_gguf.convert.output", "PartialFile.commit"),
+}
+
+
+@pytest.fixture
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    place = tmp_path / "place"
+    place.mkdir()
+    return place
+
+
+def signalled(
+    when: str, folder: Path, *arguments: str | Path, number: int, in_callback: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """The command, run in ``folder``, which is also where its temporary files go."""
+    line = [*CALLS[when], str(int(number)), "yes" if in_callback else "no", *arguments]
+    return subprocess.run(
+        [sys.executable, "-c", AT_WORK, *line],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(REPOSITORY)},
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="open files cannot be removed")
+class TestAtWork:
+    """A conversion that is ended leaves no file, whatever it is about."""
+
+    @pytest.mark.parametrize("in_callback", [False, True], ids=["in a step", "in a callback"])
+    @pytest.mark.parametrize("when", sorted(CALLS.keys() - {"a part is named"}))
+    def test_ctrl_c_leaves_nothing_behind(
+        self, when: str, in_callback: bool, checkpoint: Path, place: Path
+    ) -> None:
+        result = signalled(
+            when,
+            place,
+            *("convert", checkpoint, "-o", "x.gguf"),
+            number=signal.SIGINT,
+            in_callback=in_callback,
+        )
+        assert result.returncode == 130, result.stderr
+        assert "Error" not in result.stderr
+        named = ["x.gguf"] if when == "the file is named" else []
+        assert [path.name for path in place.iterdir()] == named
+
+    @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+    def test_other_signals_that_end_a_program_do_neither(
+        self, name: str, checkpoint: Path, place: Path
+    ) -> None:
+        number = getattr(signal, name)
+        line = ("convert", checkpoint, "-o", "x.gguf")
+        result = signalled("the file is written", place, *line, number=number)
+        assert result.returncode == 128 + number, result.stderr
+        assert list(place.iterdir()) == []
+
+    def test_parts_are_all_named_or_none(self, place: Path) -> None:
+        line = ("convert", "demo", "-o", "x.gguf", "--split-max-size", "1M", "--no-verify")
+        subprocess.run([sys.executable, "-m", "mofa_gguf", *line], cwd=place, check=True)
+        before = {path.name: path.stat().st_ino for path in place.iterdir()}
+        assert len(before) > 2
+        result = signalled("a part is named", place, *line, "--force", number=signal.SIGINT)
+        assert result.returncode == 130, result.stderr
+        after = {path.name: path.stat().st_ino for path in place.iterdir()}
+        assert after.keys() == before.keys()
+        assert not set(after.values()) & set(before.values()), "some are new, some are not"

@@ -74,9 +74,32 @@ def test_a_second_interrupt_while_the_file_is_closed_leaves_nothing_behind(
     def interrupted(_file: PartialFile) -> None:
         raise KeyboardInterrupt
 
-    partial = PartialFile(tmp_path / "m.gguf")
+    partial = PartialFile(tmp_path / "m.gguf").__enter__()
     partial.file.close()
     monkeypatch.setattr(PartialFile, "close", interrupted)
     with pytest.raises(KeyboardInterrupt):
         partial.__exit__(None, None, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["open", "mkdir"])
+def test_an_interrupt_behind_the_making_leaves_nothing_behind(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = getattr(Path, method)
+
+    def interrupted(path: Path, *arguments: object) -> None:
+        made = make(path, *arguments)
+        if made is not None:
+            made.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, method, interrupted)
+    target = tmp_path / "m.gguf"
+    with (
+        pytest.raises(KeyboardInterrupt),
+        PartialFile(target) if method == "open" else PartialSet([target]),
+    ):
+        pass
+    monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []

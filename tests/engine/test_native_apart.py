@@ -56,6 +56,42 @@ def test_who_is_interrupted_stops_it_and_waits_for_its_end(heeds: bool) -> None:
     assert left == ([] if heeds else ["done all the same"])
 
 
+def test_who_is_interrupted_again_waits_all_the_same() -> None:
+    ended: list[str] = []
+
+    def work() -> None:
+        for _ in range(5):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.02)
+        ended.append("work")
+
+    with pytest.raises(KeyboardInterrupt):
+        apart(work)
+    assert ended == ["work"]
+
+
+@pytest.mark.parametrize("late", [True, False], ids=["begins later", "never begins"])
+def test_what_has_not_begun_when_the_interrupt_comes_is_not_done(
+    late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model that it was to use is closed by then."""
+    done: list[str] = []
+    begin = threading.Thread.start
+    threads: list[threading.Thread] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        threads.append(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        apart(lambda: done.append("work"), discard=lambda _: done.append("discarded"))
+    if late:
+        begin(threads[0])
+        threads[0].join()
+    assert done == []
+
+
 def test_an_interrupted_load_ends_and_leaves_nothing(tiny_model: Path) -> None:
     def progress(_share: float) -> None:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

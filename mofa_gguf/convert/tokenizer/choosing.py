@@ -36,12 +36,12 @@ def choose(source: TokenizerSource, metadata: Metadata) -> Choice:
     ``metadata`` are the tables and special tokens. Raises TokenizerError where llama.cpp refuses
     them.
     """
-    import tempfile
+    from mofa_gguf.convert.scratch import scratch_folder
 
     best: Choice | None = None
-    with tempfile.TemporaryDirectory(prefix="mofa-gguf-") as temporary:
-        path = Path(temporary) / "vocabulary.gguf"
-        for name in _candidates(source, Path(temporary)):
+    with scratch_folder() as folder:
+        path = folder / "vocabulary.gguf"
+        for name in _candidates(source, folder):
             write_vocabulary_file(path, metadata, pre_tokenizer=name)
             choice = _measure(path, source, name, quickly=best is not None)
             if best is None or _quality(choice.agreement) > _quality(best.agreement):
