@@ -258,3 +258,23 @@ class TestAtWork:
         after = {path.name: path.stat().st_ino for path in place.iterdir()}
         assert after.keys() == before.keys()
         assert not set(after.values()) & set(before.values()), "some are new, some are not"
+
+    def test_a_terminal_has_its_cursor_back(self, checkpoint: Path, place: Path) -> None:
+        line = [*CALLS["the file is written"], str(int(signal.SIGINT)), "no"]
+        ours, theirs = os.openpty()
+        try:
+            result = subprocess.run(
+                [sys.executable, "-c", AT_WORK, *line, "convert", checkpoint, "-o", "x.gguf"],
+                stderr=theirs,
+                cwd=place,
+                env={**os.environ, "TERM": "xterm", "PYTHONPATH": str(REPOSITORY)},
+                timeout=60,
+                check=False,
+            )
+            shown = os.read(ours, 100_000)
+        finally:
+            os.close(ours)
+            os.close(theirs)
+        assert result.returncode == 130
+        assert b"\x1b[?25l" in shown, "the bars hide it"
+        assert shown.endswith((b"\x1b[?25h\n", b"\x1b[?25h\r\n"))
