@@ -37,6 +37,8 @@ def reported() -> Iterator[None]:
             raise
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             raise  # the reader of our output is gone; typer ends quietly
+        if _was_interrupted(error):
+            raise typer.Exit(INTERRUPTED) from error
         show_error(one_line(error))
         raise typer.Exit(FAILED) from error
 
@@ -59,6 +61,16 @@ def one_line(error: Exception) -> str:
         f"this is a bug in mofa-gguf ({type(error).__name__}: {text}); "
         f"run again with {DEBUG_VARIABLE}=1 to see where, and report it"
     )
+
+
+def _was_interrupted(error: Exception) -> bool:
+    """Whether it is what a library made of Ctrl-C: pydantic does where it makes a model's class."""
+    if _is_expected(error):
+        return False
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) and cause not in causes:
+        causes.append(cause)
+    return any(isinstance(e, KeyboardInterrupt) or "KeyboardInterrupt" in str(e) for e in causes)
 
 
 def _is_expected(error: Exception) -> bool:

@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,40 @@ def test_a_bug_is_one_line_too_and_says_how_to_see_more(
         "error: this is a bug in mofa-gguf (RuntimeError: something odd); "
         "run again with MOFA_GGUF_DEBUG=1 to see where, and report it\n"
     )
+
+
+def _of_a_cause() -> None:
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt as error:
+        raise RuntimeError("Error calling __set_name__ on an instance") from error
+
+
+def _of_a_text() -> None:
+    raise ValueError("Error building `literal` serializer: KeyboardInterrupt:")
+
+
+def _of_a_failure_behind_it() -> None:
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        raise FileNotFoundError(2, "not there", "x") from None
+
+
+@pytest.mark.parametrize(
+    ("fail", "code", "says"),
+    [
+        (_of_a_cause, 130, ""),
+        (_of_a_text, 130, ""),
+        (_of_a_failure_behind_it, 1, "error: [Errno 2] not there: 'x'\n"),
+    ],
+)
+def test_what_a_library_makes_of_ctrl_c_is_ctrl_c(
+    fail: Callable[[], None], code: int, says: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mofa_gguf.store.pull", lambda *_, **__: fail())
+    result = run("pull", "org/name")
+    assert (result.code, result.err) == (code, says)
 
 
 def test_the_debug_variable_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
