@@ -10,9 +10,10 @@ computes for over 10 s, more than 1 GB of memory beyond the start's, a file left
 conversion that failed.
 
 Cases 0 to 5,299, 30,000 to 35,399 and 100,000 to 129,999 gave no failure (November 2026,
-llama-cpp-python 0.3.36); the figures are in tools/bench/results/README.md. (In one process memory
-grows by 0.3 MB a case: the tokenizers library keeps some of every tokenizer.) Found and mended: an
-index with a name that no file can have; a warning of NumPy's at huge logits; a number of 400 digits.
+llama-cpp-python 0.3.36); the figures are in tools/bench/results/README.md. In one process memory
+grows by 0.3 MB a case: the tokenizers library keeps some of every tokenizer. Found and mended: an
+index with a name that no file can have; a warning of NumPy's at huge logits; a number of 400
+digits.
 """
 
 from __future__ import annotations
