@@ -26,8 +26,16 @@ class Unfinished:
     def __init__(self, undo: Callable[[], None]) -> None:
         self._undo = undo
 
-    def __enter__(self) -> None:
+    def begin(self) -> None:
+        """The block begins."""
         _undo[self] = self._undo
+
+    def finish(self) -> None:
+        """There is nothing left to undo."""
+        _undo.pop(self, None)
+
+    def __enter__(self) -> None:
+        self.begin()
 
     def __exit__(
         self,
@@ -35,7 +43,7 @@ class Unfinished:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _undo.pop(self, None)
+        self.finish()
 
 
 class Whole:

@@ -147,11 +147,12 @@ class PartialFile:
         self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> PartialFile:
-        self._unfinished.__enter__()
+        self._unfinished.begin()
         try:
             self.begin()
-        except BaseException:  # an interrupt just behind the making
+        except BaseException:  # an interrupt just behind the making, too
             self._remove()
+            self._unfinished.finish()
             raise
         return self
 
@@ -165,4 +166,4 @@ class PartialFile:
             self.close()
         finally:  # Ctrl-C again, while the disk is waited for
             self._remove()
-            self._unfinished.__exit__(kind, error, trace)
+            self._unfinished.finish()

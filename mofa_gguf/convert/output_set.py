@@ -74,13 +74,14 @@ class PartialSet:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> PartialSet:
-        self._unfinished.__enter__()
+        self._unfinished.begin()
         try:
             self._folder.mkdir()
-        except OSError as error:
-            raise output_error(self.targets[0], error) from error
-        except BaseException:  # an interrupt just behind the making
+        except BaseException as error:  # an interrupt just behind the making, too
             self._remove()
+            self._unfinished.finish()
+            if isinstance(error, OSError):
+                raise output_error(self.targets[0], error) from error
             raise
         return self
 
@@ -97,4 +98,4 @@ class PartialSet:
             logger.error("%s holds files that could not be put back in place", self._folder)
         elif self._folder.exists():
             logger.warning("%s could not be removed", self._folder)
-        self._unfinished.__exit__(kind, error, trace)
+        self._unfinished.finish()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mofa_gguf import unfinished
 from mofa_gguf.convert.errors import OutputError
 from mofa_gguf.convert.output import PartialFile
 from mofa_gguf.convert.output_set import PartialSet
@@ -103,3 +104,15 @@ def test_an_interrupt_behind_the_making_leaves_nothing_behind(
         pass
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []
+    assert not unfinished._undo
+
+
+@pytest.mark.parametrize("kind", ["file", "set"])
+def test_what_could_not_be_made_is_not_remembered(kind: str, tmp_path: Path) -> None:
+    target = tmp_path / "none" / "m.gguf"
+    with (
+        pytest.raises(OutputError, match="cannot be written"),
+        PartialFile(target) if kind == "file" else PartialSet([target]),
+    ):
+        pass
+    assert not unfinished._undo
