@@ -185,3 +185,10 @@ def test_settings_that_are_told_of_exist() -> None:
              for name in re.findall(r"`(\w+)`", row)}  # fmt: skip
     assert names
     assert names <= set(GGUFConfig.model_fields)
+
+
+def test_every_checkpoint_is_accounted_for_beside_llama_cpps_converter() -> None:
+    text = (REPOSITORY / "tools" / "peer_differences.md").read_text("utf-8")
+    named = set(re.findall(r"[a-z0-9][a-z0-9-]*", text))
+    configs = (REPOSITORY / "tests" / "data" / "parity").glob("*/config.json")
+    assert {config.parent.name for config in configs} <= named
