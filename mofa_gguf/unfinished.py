@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from types import TracebackType
 
 _undo: dict[object, Callable[[], None]] = {}
 _held: list[object] = []
@@ -37,12 +36,7 @@ class Unfinished:
     def __enter__(self) -> None:
         self.begin()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.finish()
 
 
@@ -52,12 +46,7 @@ class Whole:
     def __enter__(self) -> None:
         _held.append(self)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         _held.remove(self)
         if _ending:
             end(_ending[0])

@@ -76,12 +76,7 @@ def build_vocabulary(
         warnings += judge(choice, folder, allow_mismatch=allow_mismatch)
     metadata.string("tokenizer.ggml.pre", pre_tokenizer)
     metadata.update(exactness.metadata)
-    templates = read_chat_templates(folder, tokenizer_config)
-    metadata.update(chat_template_metadata(templates))
-    path = folder / "tokenizer_config.json"
-    metadata.update(response_template_metadata(tokenizer_config, path))
-    path = folder / "generation_config.json"
-    metadata.update(read_sampling_defaults(generation_config, path))
+    metadata.update(_usage(folder, tokenizer_config, generation_config))
 
     def judge_on(vocab: Vocab) -> tuple[Agreement, list[str]]:
         found = measure_kept(vocab, source, exactness)
@@ -98,6 +93,20 @@ def build_vocabulary(
         warnings=tuple(warnings),
         _metadata=metadata,
     )
+
+
+def _usage(
+    folder: Path, tokenizer_config: Mapping[str, object], generation_config: Mapping[str, object]
+) -> Metadata:
+    """How conversations are written and answers drawn."""
+    metadata = Metadata()
+    templates = read_chat_templates(folder, tokenizer_config)
+    metadata.update(chat_template_metadata(templates))
+    path = folder / "tokenizer_config.json"
+    metadata.update(response_template_metadata(tokenizer_config, path))
+    path = folder / "generation_config.json"
+    metadata.update(read_sampling_defaults(generation_config, path))
+    return metadata
 
 
 def check_vocabulary(
