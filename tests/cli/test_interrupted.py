@@ -153,6 +153,11 @@ def test_little_is_imported_before_ctrl_c_is_provided_for() -> None:
 AT_WORK = """
 import importlib, os, pathlib, signal, sys, weakref
 
+# It may have been told to ignore them, as in a background job.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 _, module, name, number, in_callback, *arguments = sys.argv
 module = importlib.import_module(module)
 owner_name, _, attribute = name.rpartition(".")

@@ -306,13 +306,13 @@ class FullDisk:
 def test_a_disk_that_fills_up_while_writing_leaves_no_partial_file(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, words: str
 ) -> None:
-    begin = output_module.PartialFile.__init__
+    begin = output_module.PartialFile.begin
 
-    def fill_up(self: output_module.PartialFile, target: Path) -> None:
-        begin(self, target)
+    def fill_up(self: output_module.PartialFile) -> None:
+        begin(self)
         self.file = FullDisk(self.file, code)  # type: ignore[assignment]
 
-    monkeypatch.setattr(output_module.PartialFile, "__init__", fill_up)
+    monkeypatch.setattr(output_module.PartialFile, "begin", fill_up)
     with pytest.raises(OutputError, match=words):
         convert(checkpoint, tmp_path / "x.gguf", "F32")
     assert left_behind(tmp_path) == []

@@ -318,7 +318,7 @@ def test_a_dry_run_does_without_the_memory_where_it_cannot_be_told(
     def refuse(*_arguments: object, **_keywords: object) -> None:
         raise OSError(errno.EFBIG, "File too large")
 
-    monkeypatch.setattr(memory_module.Path, "open", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     assert memory_module.memory_to_run(Part(tmp_path / "x.gguf", Metadata(), NO_TENSORS)) is None
 
 
