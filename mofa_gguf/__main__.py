@@ -18,7 +18,7 @@ _BY_SIGNAL = 128
 INTERRUPTED = _BY_SIGNAL + signal.SIGINT
 _ONLY_WRITE = ("convert", "quantize", "imatrix")
 """Commands whose work is in a file when they end: no threads, nothing that waits for an exit."""
-_ENDINGS = ("SIGINT", "SIGTERM", "SIGHUP")
+_ENDINGS = ("SIGTERM", "SIGHUP")
 _ALLOCATIONS_A_COLLECTION = 300_000
 
 
