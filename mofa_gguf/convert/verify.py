@@ -48,8 +48,8 @@ def verify(
 
     ``target`` is the name that it will get, and that errors name; ``warn`` is told what belongs
     into the report and does not speak against the file. A check for which the memory is too small
-    is left out. Raises VerificationError, and TokenizerMismatch where the vocabulary is judged
-    here (:attr:`Vocabulary.judge_on`).
+    is left out, unless it is all that judges the vocabulary (:attr:`Vocabulary.judge_on`). Raises
+    VerificationError, and TokenizerMismatch where the vocabulary is judged here.
     """
     with LoadedFile(path, n_threads=n_threads) as file:
         checks: tuple[tuple[str, Callable[[], str]], ...] = (
@@ -61,6 +61,8 @@ def verify(
             try:
                 yield Check(name, True, check())
             except OutOfMemory as error:
+                if name == "vocabulary" and vocabulary.judge_on is not None:
+                    raise VerificationError(target, name, str(error)) from error
                 # The file may be meant for a larger machine.
                 logger.warning("%s: the check %r was left out: %s", target.name, name, error)
             except (EngineError, CheckFailed) as error:

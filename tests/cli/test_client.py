@@ -33,6 +33,12 @@ provider = "gguf"
 model = "b"
 models = {a = "a.gguf", b = "demo"}
 """
+SINGLE = """
+[providers.one]
+provider = "gguf"
+name = "single"
+model = "single.gguf"
+"""
 
 
 @pytest.fixture
@@ -151,9 +157,7 @@ def test_what_the_environment_warms_up_may_be_chosen_singly(
     several: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    several.write_text(
-        f'{SEVERAL}[providers.one]\nprovider = "gguf"\nname = "single"\nmodel = "single.gguf"\n'
-    )
+    several.write_text(SEVERAL + SINGLE)
     monkeypatch.setenv("MOFA_GGUF_WARM_UP", names)
     with open_client(Choice(name)) as opened:
         assert opened.provider.default_model() == name
@@ -170,9 +174,7 @@ def test_the_name_that_was_typed_goes_before_the_environment(
     several: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    several.write_text(
-        f'{SEVERAL}[providers.one]\nprovider = "gguf"\nname = "single"\nmodel = "single.gguf"\n'
-    )
+    several.write_text(SEVERAL + SINGLE)
     value = '{"x": "y.gguf"}' if variable == "MODELS" else "another"
     monkeypatch.setenv(f"MOFA_GGUF_{variable}", value)
     wanted = {"a": "a.gguf", "b": "demo", "single": "single.gguf"}[name]

@@ -16,6 +16,7 @@ from mofa_gguf.convert import BadTensor, VerificationError, convert, verify
 from mofa_gguf.convert.checkpoint import open_checkpoint
 from mofa_gguf.convert.families import family_of
 from mofa_gguf.convert.tokenizer import TokenizerMismatch, choosing
+from mofa_gguf.engine.errors import OutOfMemory
 from tests.convert.makers import CONFIG, PARITY, Tensors, llama_tensors, write_checkpoint
 
 
@@ -162,3 +163,16 @@ def test_an_allowed_mismatch_of_a_wordpiece_is_a_warning(
         "vocabulary",
         "forward pass",
     ]
+
+
+def test_a_wordpiece_is_not_left_unjudged_for_want_of_memory(
+    odd_wordpiece: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OutOfMemory("no memory is left")
+
+    monkeypatch.setattr(verify, "Probe", refuse)
+    monkeypatch.setattr(verify, "VocabFile", refuse)
+    with pytest.raises(VerificationError, match=r"vocabulary.*no memory is left"):
+        convert(odd_wordpiece, tmp_path / "x.gguf", "F32", threads=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["bert"]
